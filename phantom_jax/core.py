@@ -1,0 +1,214 @@
+"""One core: streams of lookahead masks, cut into blocks, in cycles per job (SPEC 4).
+
+`pe_bins` is the meaning: one PE, one block. `_count_tile` is `jax.vmap` of it over PEs, blocks and filters, compiled
+once per architecture for tiles of fixed shape. Tiles are padded with zero bits, which take no cycle; the one cycle
+that a block without work costs is added only for blocks that exist.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, UInt
+
+from phantom_jax.arch import Phantom2D
+from phantom_jax.lowering import Kernels, Streams, Windows
+from phantom_jax.selector import selector_bins
+
+_TILE_ENTRIES = 1 << 21  # entries per tile, so that a tile's state stays in a core's cache
+_TILE_FILTERS = (1, 8, 64)  # tiles come in these widths: depthwise, grouped, and everything else
+_LONG_LOOKAHEAD = 64  # a longer block is cut down to the stream's length, in powers of two
+
+
+@dataclasses.dataclass(frozen=True)
+class JobCycles:
+    """What the jobs of one layer and image take, with the jobs that are never dispatched at zero.
+
+    Segments that hold no mask are left out; `segments` is 1 where streams are not cut into segments.
+    """
+
+    cycles: Int[np.ndarray, "filters jobs segments"]
+    bins: int  # cycles with work, summed over blocks and PEs
+    worked: int  # cycles of blocks with work
+    bubbles: int  # blocks without work
+
+
+def pe_bins(
+    kernel: UInt[Array, "lookahead words"], window: UInt[Array, "lookahead words"], selector: str, threads: int
+) -> Int[Array, ""]:
+    """Returns the cycles until one PE has issued all its entries of one block, `bins(p)` of SPEC 4.3.
+
+    Args:
+        kernel: The kernel bits that this PE sees at each lookahead mask of the block.
+        window: The window bits likewise.
+        selector: The top-down selector.
+        threads: T.
+    """
+    counts = jax.lax.population_count(kernel & window)
+    # A word's count fits its own type; several words only occur where threads exceed 32.
+    counts = counts[:, 0] if counts.shape[1] == 1 else counts.astype(jnp.uint32).sum(1)
+    return selector_bins(selector, threads)(counts)
+
+
+@functools.partial(jax.jit, static_argnames=("selector", "threads"))
+def _count_tile(
+    kernels: UInt[Array, "units phases pes words filters"],
+    windows: UInt[Array, "units lookahead pes words"],
+    selector: str,
+    threads: int,
+) -> tuple[Int[Array, "units filters"], Int[Array, " units"]]:
+    """Counts a tile of blocks by filters: the most bins over PEs, and the sum of bins over PEs and filters.
+
+    The kernel bits of a stream along positions repeat with the period of the rotation; they are given for that many
+    lookahead masks (`phases`) and repeated here.
+    """
+    lookahead, phases = windows.shape[1], kernels.shape[1]
+    kernels = jnp.concatenate([kernels] * -(-lookahead // phases), axis=1)[:, :lookahead]
+    pe = functools.partial(pe_bins, selector=selector, threads=threads)
+    filters = jax.vmap(pe, in_axes=(-1, None))
+    units = jax.vmap(filters, in_axes=(0, 0))
+    bins = jax.vmap(units, in_axes=(2, 2))(kernels, windows)  # [P, units, filters]
+    return bins.max(0), bins.sum((0, 2))
+
+
+def count_jobs(
+    kernels: Kernels, windows: Windows, cut: Streams, segments: list[tuple[int, int]], arch: Phantom2D
+) -> JobCycles:
+    """Counts the cycles of every job of a layer for one image.
+
+    Args:
+        kernels: The lowered weights.
+        windows: The lowered activations of the image.
+        cut: How the layer is cut into jobs.
+        segments: The non-empty segments (start, stop) of each stream; one for the whole stream if it is not cut.
+        arch: The accelerator.
+    """
+    lookahead = arch.lookahead
+    if lookahead > _LONG_LOOKAHEAD:
+        lookahead = min(lookahead, max(_LONG_LOOKAHEAD, _power_of_two(cut.length)))
+    segment_blocks = np.array([-(-(stop - start) // lookahead) for start, stop in segments])
+    blocks = int(segment_blocks.sum())
+    filters_per_group = cut.filters // cut.groups
+
+    # Units are blocks of jobs, [groups * J * blocks]. A unit's kernel row depends on its chunk (streams along
+    # positions) or on its group and block (streams along chunks).
+    if cut.axis == "positions":
+        streams = windows.words.reshape(-1, cut.positions, *windows.words.shape[3:])
+        rows = kernels.words.reshape(-1, 1, *kernels.words.shape[2:])
+        rows = np.repeat(rows, arch.pes, axis=1) if arch.intra_balance else rows
+        unit_rows = np.repeat(np.arange(cut.groups * cut.chunks), blocks)
+        dispatched = kernels.chunk_loads > 0
+    else:
+        streams = windows.words.swapaxes(1, 2).reshape(-1, cut.chunks, *windows.words.shape[3:])
+        rows = _blocks(kernels.words, segments, lookahead).reshape(-1, lookahead, *kernels.words.shape[2:])
+        unit_rows = np.arange(cut.groups * blocks).reshape(cut.groups, 1, blocks)
+        unit_rows = np.broadcast_to(unit_rows, (cut.groups, cut.jobs, blocks)).reshape(-1)
+        loads = kernels.chunk_loads.sum(1, keepdims=True)
+        dispatched = np.broadcast_to(loads > 0, (cut.groups, cut.jobs, filters_per_group))
+    units = _blocks(streams, segments, lookahead).reshape(-1, lookahead, *streams.shape[2:])
+    if arch.intra_balance:
+        rows, units = _rotate(rows), _rotate(units)
+
+    # A unit belongs to a job's segment; sums over units are kept per segment, as [groups * J * segments, K/groups].
+    unit_segments = np.repeat(np.arange(cut.groups * cut.jobs * len(segments)), np.tile(segment_blocks, cut.groups * cut.jobs))
+    worked = np.zeros((cut.groups * cut.jobs * len(segments), filters_per_group), np.int64)
+    working_blocks = np.zeros_like(worked)
+    bins = 0
+    for ids, filters, tile_worked, tile_working, tile_bins in _tiles(rows, units, unit_rows, unit_segments, arch):
+        worked[ids, filters] += tile_worked
+        working_blocks[ids, filters] += tile_working
+        bins += tile_bins
+
+    shape = (cut.groups, cut.jobs, len(segments), filters_per_group)
+    bubbles = dispatched[:, :, None] * segment_blocks[:, None] - working_blocks.reshape(shape)
+    cycles = worked.reshape(shape) + bubbles
+    return JobCycles(
+        cycles=cycles.transpose(0, 3, 1, 2).reshape(cut.filters, cut.jobs, len(segments)),
+        bins=bins,
+        worked=int(worked.sum()),
+        bubbles=int(bubbles.sum()),
+    )
+
+
+def _tiles(
+    rows: UInt[np.ndarray, "rows phases pes words filters"],
+    units: UInt[np.ndarray, "units lookahead pes words"],
+    unit_rows: Int[np.ndarray, " units"],
+    unit_segments: Int[np.ndarray, " units"],
+    arch: Phantom2D,
+) -> Iterator[tuple[Int[np.ndarray, " ids"], slice, Int[np.ndarray, "ids filters"], Int[np.ndarray, "ids filters"], int]]:
+    """Counts all units by all filters, tile by tile on every core of the machine.
+
+    Yields, per tile: segments, filters, their cycles in blocks with work, their blocks with work, and the sum of bins.
+    """
+    filters = rows.shape[-1]
+    width = next((width for width in _TILE_FILTERS if width >= filters), _TILE_FILTERS[-1])
+    height = _power_of_two(max(1, _TILE_ENTRIES // (width * units.shape[1] * units.shape[2])) + 1) // 2
+    alive = units.any(axis=(1, 2, 3))  # units without a non-zero activation have no work
+
+    def count(first: int, chosen: Int[np.ndarray, " tile"]) -> tuple:
+        last = min(first + width, filters)
+        tile_kernels = np.zeros((height, *rows.shape[1:-1], width), rows.dtype)
+        tile_kernels[: len(chosen), ..., : last - first] = rows[unit_rows[chosen], ..., first:last]
+        tile_windows = np.zeros((height, *units.shape[1:]), units.dtype)
+        tile_windows[: len(chosen)] = units[chosen]
+        slowest, bins = _count_tile(tile_kernels, tile_windows, selector=arch.selector, threads=arch.threads)
+        slowest = np.asarray(slowest)[: len(chosen), : last - first]
+        ids = unit_segments[chosen]
+        starts = np.flatnonzero(np.diff(ids, prepend=-1))
+        return (
+            ids[starts],
+            slice(first, last),
+            np.add.reduceat(slowest, starts, axis=0, dtype=np.int64),
+            np.add.reduceat(slowest > 0, starts, axis=0, dtype=np.int64),
+            int(np.asarray(bins).sum(dtype=np.int64)),
+        )
+
+    def tiles() -> Iterator[tuple[int, Int[np.ndarray, " tile"]]]:
+        for first in range(0, filters, width):
+            has_weights = rows[..., first : first + width].any(axis=(1, 2, 3, 4))
+            chosen = np.flatnonzero(alive & has_weights[unit_rows])
+            for start in range(0, len(chosen), height):
+                yield first, chosen[start : start + height]
+
+    workers = os.cpu_count() or 1
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        pending: list[concurrent.futures.Future] = []
+        for tile in tiles():
+            pending.append(pool.submit(count, *tile))
+            if len(pending) > 2 * workers:  # keeps the tiles in flight few, and the results in order
+                yield pending.pop(0).result()
+        for future in pending:
+            yield future.result()
+
+
+def _blocks(
+    streams: UInt[np.ndarray, "streams length ..."], segments: list[tuple[int, int]], lookahead: int
+) -> UInt[np.ndarray, "streams blocks lookahead ..."]:
+    """Cuts each segment of each stream into blocks, the last one of a segment filled with zeros."""
+    counts = [-(-(stop - start) // lookahead) for start, stop in segments]
+    blocks = np.zeros((streams.shape[0], sum(counts) * lookahead, *streams.shape[2:]), streams.dtype)
+    offset = 0
+    for (start, stop), count in zip(segments, counts, strict=True):
+        blocks[:, offset : offset + stop - start] = streams[:, start:stop]
+        offset += count * lookahead
+    return blocks.reshape(streams.shape[0], sum(counts), lookahead, *streams.shape[2:])
+
+
+def _rotate(columns: UInt[np.ndarray, "rows lookahead pes ..."]) -> UInt[np.ndarray, "rows lookahead pes ..."]:
+    """Level-1 balance: PE p takes column (p + l) mod P of mask l."""
+    pes = columns.shape[2]
+    rotated = np.empty_like(columns)
+    for phase in range(min(pes, columns.shape[1])):
+        rotated[:, phase::pes] = np.roll(columns[:, phase::pes], -phase, axis=2)
+    return rotated
+
+
+def _power_of_two(number: int) -> int:
+    """Returns the smallest power of two that is at least `number`."""
+    return 1 << (number - 1).bit_length()

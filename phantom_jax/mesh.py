@@ -1,0 +1,149 @@
+"""The mesh: how cores share out a layer's jobs, and what a round lasts (SPEC 5)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from phantom_jax.arch import Phantom2D
+from phantom_jax.lowering import Kernels, Streams
+
+ROW_AXES = ("jobs", "filters", "segments")
+_PLACEMENT_JOBS = 128  # jobs per compiled call of level-2 placement, and rounds per call at most
+_PLACEMENT_ROUNDS = 32
+_PLACEMENT_SIDE = 64  # a mesh with a longer side is cut down to the rows and columns that can be in use
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapping:
+    """What the rows of the mesh share out, and the consequences that do not depend on the activations."""
+
+    row_axis: str
+    segments: list[tuple[int, int]]  # (start, stop) within a stream, empty ones left out
+    dense_cycles: int
+    order: Int[np.ndarray, " filters"]  # filters in the order in which rounds take them
+    job_rows: Int[np.ndarray, "rounds jobs"] | None  # the row of each job, for `row_axis == "jobs"`
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshCycles:
+    """What a layer lasts on the mesh, for one image; waits are in core cycles."""
+
+    cycles: int
+    waiting: int  # cores that worked, for the slowest of their round
+    idle: int  # cores without work in a round
+
+
+def map_layer(cut: Streams, kernels: Kernels, arch: Phantom2D) -> Mapping:
+    """Chooses the row axis with the fewest blocks on the critical path, and places filters and jobs."""
+    longest = -(-cut.length // arch.rows)  # of the segments
+    blocks, segment_blocks = -(-cut.length // arch.lookahead), -(-longest // arch.lookahead)
+    rounds = {axis: -(-cut.filters // _filters_per_round(axis, arch)) for axis in ROW_AXES}
+    row_jobs = -(-cut.jobs // arch.rows)
+    critical = {
+        "jobs": rounds["jobs"] * row_jobs * blocks,
+        "filters": rounds["filters"] * cut.jobs * blocks,
+        "segments": rounds["segments"] * cut.jobs * segment_blocks,
+    }
+    dense = {
+        "jobs": rounds["jobs"] * row_jobs * cut.length,
+        "filters": rounds["filters"] * cut.jobs * cut.length,
+        "segments": rounds["segments"] * cut.jobs * longest,
+    }
+    row_axis = min(ROW_AXES, key=lambda axis: critical[axis])  # of equals, the first
+    order = _filter_order(kernels, arch)
+    return Mapping(
+        row_axis=row_axis,
+        segments=_segments(cut.length, arch.rows if row_axis == "segments" else 1),
+        dense_cycles=dense[row_axis],
+        order=order,
+        job_rows=_place_jobs(_job_loads(cut, kernels)[order], arch) if row_axis == "jobs" else None,
+    )
+
+
+def run_rounds(job_cycles: Int[np.ndarray, "filters jobs segments"], mapping: Mapping, arch: Phantom2D) -> MeshCycles:
+    """Runs a layer's jobs in rounds; a round lasts as long as its slowest core."""
+    ordered = job_cycles[mapping.order]
+    if mapping.job_rows is None:
+        cores = ordered.sum(1)  # per filter: one core, or one for each segment
+    else:
+        rows = np.repeat(mapping.job_rows, arch.cols, axis=0)[: len(ordered)]  # [K, J]
+        cores = np.zeros((len(ordered), int(rows.max()) + 1), np.int64)
+        np.add.at(cores, (np.arange(len(ordered))[:, None], rows), ordered[:, :, 0])
+    starts = np.arange(0, len(ordered), _filters_per_round(mapping.row_axis, arch))
+    slowest = np.maximum.reduceat(cores.max(1), starts)
+    busy = int(cores.sum())
+    # Cores at work, weighted by what their round lasts; all others of the mesh are idle.
+    present = int(np.add.reduceat(np.count_nonzero(cores, axis=1), starts) @ slowest)
+    cycles = int(slowest.sum())
+    return MeshCycles(cycles=cycles, waiting=present - busy, idle=cycles * arch.cores - present)
+
+
+def _segments(length: int, rows: int) -> list[tuple[int, int]]:
+    """Cuts a stream into one segment per row; where rows outnumber masks, the empty ones are left out."""
+    rows = min(rows, length)
+    return [(row * length // rows, (row + 1) * length // rows) for row in range(rows)]
+
+
+def _filters_per_round(row_axis: str, arch: Phantom2D) -> int:
+    return arch.cores if row_axis == "filters" else arch.cols
+
+
+def _filter_order(kernels: Kernels, arch: Phantom2D) -> Int[np.ndarray, " filters"]:
+    """Level-2 balance: filters by their non-zero weights, descending, stable."""
+    nonzero = kernels.chunk_loads.sum(1).reshape(-1)
+    return np.argsort(-nonzero, kind="stable") if arch.inter_balance else np.arange(len(nonzero))
+
+
+def _job_loads(cut: Streams, kernels: Kernels) -> Int[np.ndarray, "filters jobs"]:
+    """Returns the ones among the kernel bits of each job."""
+    if cut.axis == "positions":
+        return kernels.chunk_loads.transpose(0, 2, 1).reshape(cut.filters, cut.chunks)
+    return np.repeat(kernels.chunk_loads.sum(1).reshape(-1, 1), cut.jobs, axis=1)
+
+
+def _place_jobs(loads: Int[np.ndarray, "filters jobs"], arch: Phantom2D) -> Int[np.ndarray, "rounds jobs"]:
+    """Places the jobs of each round on rows of the mesh; `loads` has its filters in order of rounds."""
+    filters, jobs = loads.shape
+    rounds = -(-filters // arch.cols)
+    if not arch.inter_balance:
+        return np.tile(np.arange(jobs) % arch.rows, (rounds, 1))
+    # No more than J rows can get a job, the first ones, and no more than K columns hold a filter.
+    rows = min(arch.rows, max(_PLACEMENT_SIDE, 1 << (jobs - 1).bit_length()))
+    cols = min(arch.cols, max(_PLACEMENT_SIDE, 1 << (filters - 1).bit_length()))
+    loads = np.pad(loads, ((0, rounds * cols - filters), (0, 0)))
+    loads = loads.reshape(rounds, cols, jobs).transpose(0, 2, 1)  # [rounds, J, C]
+    visits = np.argsort(-loads.sum(2), axis=1, kind="stable")
+    visited = np.take_along_axis(loads, visits[:, :, None], axis=1)
+    placed = np.empty((rounds, jobs), np.int64)
+    step = max(1, min(_PLACEMENT_ROUNDS, (1 << 22) // (rows * cols)))
+    with jax.enable_x64(True):  # a row's load may pass 2^31 on large layers
+        for start in range(0, rounds, step):
+            row_loads = jnp.zeros((step, rows, cols), jnp.int64)
+            for job in range(0, jobs, _PLACEMENT_JOBS):
+                tile = visited[start : start + step, job : job + _PLACEMENT_JOBS]
+                padded = np.zeros((step, _PLACEMENT_JOBS, cols), np.int64)
+                padded[: tile.shape[0], : tile.shape[1]] = tile
+                row_loads, chosen = _place_tile(row_loads, padded)
+                placed[start : start + step, job : job + _PLACEMENT_JOBS] = np.asarray(chosen)[: tile.shape[0], : tile.shape[1]]
+    job_rows = np.empty_like(placed)
+    np.put_along_axis(job_rows, visits, placed, axis=1)
+    return job_rows
+
+
+def _place_job(row_loads: Int[Array, "rows cols"], load: Int[Array, " cols"]) -> tuple[Int[Array, "rows cols"], Int[Array, ""]]:
+    """Puts one job on the row where the round's highest load stays lowest; then the emptiest row, then the first."""
+    highest = (row_loads + load).max(1)
+    summed = row_loads.sum(1)
+    row = jnp.argmin(jnp.where(highest == highest.min(), summed, jnp.iinfo(summed.dtype).max))
+    return row_loads.at[row].add(load), row
+
+
+@jax.jit
+def _place_tile(
+    row_loads: Int[Array, "rounds rows cols"], loads: Int[Array, "rounds jobs cols"]
+) -> tuple[Int[Array, "rounds rows cols"], Int[Array, "rounds jobs"]]:
+    """Places a tile of jobs in the order given, in many rounds at once; jobs without load change nothing."""
+    return jax.vmap(lambda start, jobs: jax.lax.scan(_place_job, start, jobs))(row_loads, loads)

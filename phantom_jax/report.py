@@ -1,0 +1,201 @@
+"""Results: exact integers per layer and image, ratios derived from them, tables (SPEC 6)."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from rich.console import Group
+from rich.table import Table
+
+Ratio = float | None  # None where the denominator is 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerReport:
+    """What one layer takes. Cycles and MACs are exact; arrays have one entry per image."""
+
+    name: str
+    kind: str  # "conv" or "dense"
+    weights_shape: tuple[int, ...]
+    activations_shape: tuple[int, ...]  # without the batch axis
+    output_shape: tuple[int, ...]  # positions per spatial axis
+    weight_density: float
+    activation_density: float  # over all images
+    row_axis: str | None  # what the rows of the mesh share out: "jobs", "filters" or "segments"
+    stream: str | None  # what a stream runs along: "positions" or "chunks"
+    multipliers: int  # thread slots per cycle
+    dense_cycles: int
+    dense_macs: int
+    cycles: Int64[np.ndarray, " batch"]
+    effectual_macs: Int64[np.ndarray, " batch"]
+    stack: Mapping[str, Int64[np.ndarray, " batch"]]  # thread slots; sums to cycles * multipliers
+
+    @property
+    def ideal_dense_cycles(self) -> int:
+        """Cycles of an ideally filled dense array with as many multipliers."""
+        return -(-self.dense_macs // self.multipliers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the layer as plain Python numbers, lists and strings."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "weights_shape": list(self.weights_shape),
+            "activations_shape": list(self.activations_shape),
+            "output_shape": list(self.output_shape),
+            "weight_density": self.weight_density,
+            "activation_density": self.activation_density,
+            "row_axis": self.row_axis,
+            "stream": self.stream,
+            **_numbers(self),
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Report:
+    """What a network takes: its layers, and their sums per image. Ratios over layers are ratios of sums."""
+
+    layers: tuple[LayerReport, ...]
+    architecture: Mapping[str, Any]  # parameters of the design that was simulated
+
+    @property
+    def multipliers(self) -> int:
+        """Thread slots per cycle."""
+        return self.layers[0].multipliers
+
+    @property
+    def cycles(self) -> Int64[np.ndarray, " batch"]:
+        """Cycles per image, summed over layers."""
+        return self._sum(lambda layer: layer.cycles)
+
+    @property
+    def effectual_macs(self) -> Int64[np.ndarray, " batch"]:
+        """MACs of two non-zero operands per image, summed over layers."""
+        return self._sum(lambda layer: layer.effectual_macs)
+
+    @property
+    def stack(self) -> dict[str, Int64[np.ndarray, " batch"]]:
+        """Thread slots per component and image, summed over layers."""
+        return {name: self._sum(lambda layer, name=name: layer.stack[name]) for name in self.layers[0].stack}
+
+    @property
+    def dense_cycles(self) -> int:
+        """Cycles per image without skipping, on the same mesh with the same mapping, summed over layers."""
+        return sum(layer.dense_cycles for layer in self.layers)
+
+    @property
+    def ideal_dense_cycles(self) -> int:
+        """Cycles per image of an ideally filled dense array, summed over layers."""
+        return sum(layer.ideal_dense_cycles for layer in self.layers)
+
+    @property
+    def dense_macs(self) -> int:
+        """MACs per image, zeros included, summed over layers."""
+        return sum(layer.dense_macs for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the report as plain Python numbers, lists and strings, ready for JSON."""
+        return {
+            "architecture": dict(self.architecture),
+            "totals": _numbers(self),
+            "layers": [layer.to_dict() for layer in self.layers],
+        }
+
+    def tables(self) -> Group:
+        """Returns two tables for `rich`: cycles per layer, and the cycle stack per layer.
+
+        With several images, cycles are the mean per image, and ratios are ratios of sums over images.
+        """
+        return Group(self._cycles_table(), self._stack_table())
+
+    def _sum(self, of: Callable[[LayerReport], np.ndarray]) -> Int64[np.ndarray, " batch"]:
+        return np.sum([of(layer) for layer in self.layers], axis=0, dtype=np.int64)
+
+    def _cycles_table(self) -> Table:
+        images = len(self.cycles)
+        table = Table(title="Cycles" + (f" (mean of {images} images)" if images > 1 else ""), title_justify="left")
+        for header in ("layer", "shape", "w", "a", "mapping"):
+            table.add_column(header, justify="right" if header in "wa" else "left", no_wrap=True)
+        for header in ("cycles", "dense", "x mapped", "x ideal", "x bound", "util"):
+            table.add_column(header, justify="right", no_wrap=True)
+        for layer in self.layers:
+            table.add_row(
+                layer.name,
+                _shape_text(layer),
+                f"{layer.weight_density:.2f}",
+                f"{layer.activation_density:.2f}",
+                f"{layer.row_axis}/{layer.stream}" if layer.row_axis else "",
+                *_cells(layer),
+            )
+        table.add_section()
+        table.add_row("total", "", "", "", "", *_cells(self), style="bold")
+        table.caption = (
+            "w, a: density of weights and activations. dense: the same mesh without skipping. Speed-ups: over that "
+            "mesh (mapped), over an ideally filled dense array of as many multipliers (ideal); bound: of skipping every "
+            "zero. util: share of thread slots with an effectual MAC."
+        )
+        table.caption_justify = "left"
+        return table
+
+    def _stack_table(self) -> Table:
+        table = Table(title="Cycle stack: where every thread slot went, per cent", title_justify="left")
+        table.add_column("layer", no_wrap=True)
+        for component in self.stack:
+            table.add_column(component, justify="right", no_wrap=True)
+        for layer in self.layers:
+            table.add_row(layer.name, *_shares(layer))
+        table.add_section()
+        table.add_row("total", *_shares(self), style="bold")
+        return table
+
+
+def divide(numerator: int, denominator: int) -> Ratio:
+    """Returns the quotient of two exact integers, None where it has none."""
+    return numerator / denominator if denominator else None
+
+
+def _numbers(of: LayerReport | Report) -> dict[str, Any]:
+    """Returns the integers and the ratios that a layer and a network have in common."""
+    cycles, effectual = of.cycles.tolist(), of.effectual_macs.tolist()
+    return {
+        "cycles": cycles,
+        "dense_cycles": of.dense_cycles,
+        "ideal_dense_cycles": of.ideal_dense_cycles,
+        "dense_macs": of.dense_macs,
+        "effectual_macs": effectual,
+        "speedup_over_mapped_dense": [divide(of.dense_cycles, count) for count in cycles],
+        "speedup_over_ideal_dense": [divide(of.ideal_dense_cycles, count) for count in cycles],
+        "perfect_skipping_bound": [divide(of.dense_macs, macs) for macs in effectual],
+        "utilization": [divide(macs, count * of.multipliers) for macs, count in zip(effectual, cycles, strict=True)],
+        "stack": {component: slots.tolist() for component, slots in of.stack.items()},
+    }
+
+
+def _cells(of: LayerReport | Report) -> Sequence[str]:
+    cycles, effectual, images = sum(of.cycles.tolist()), sum(of.effectual_macs.tolist()), len(of.cycles)
+    return (
+        f"{cycles / images:,.0f}",
+        f"{of.dense_cycles:,}",
+        _ratio_text(divide(of.dense_cycles * images, cycles)),
+        _ratio_text(divide(of.ideal_dense_cycles * images, cycles)),
+        _ratio_text(divide(of.dense_macs * images, effectual)),
+        _ratio_text(divide(100 * effectual, cycles * of.multipliers), "{:.1f}%"),
+    )
+
+
+def _shares(of: LayerReport | Report) -> list[str]:
+    total = sum(of.cycles.tolist()) * of.multipliers
+    return [_ratio_text(divide(100 * sum(slots.tolist()), total), "{:.1f}") for slots in of.stack.values()]
+
+
+def _ratio_text(ratio: Ratio, pattern: str = "{:.2f}") -> str:
+    return "-" if ratio is None else pattern.format(ratio)
+
+
+def _shape_text(layer: LayerReport) -> str:
+    """Returns, for example, `3x3 64>128 @112x112`: kernel, channels to filters, output positions."""
+    *kernel, _, filters = layer.weights_shape if layer.kind == "conv" else (*layer.weights_shape,)
+    at = f" @{'x'.join(map(str, layer.output_shape))}" if layer.output_shape else ""
+    return f"{'x'.join(map(str, kernel))} {layer.activations_shape[-1]}>{filters}{at}".strip()

@@ -1,0 +1,108 @@
+"""The exact model: layers in, cycles and cycle stacks out (SPEC 3 to 6)."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+
+from phantom_jax.arch import Phantom2D
+from phantom_jax.core import count_jobs
+from phantom_jax.layer import Layer
+from phantom_jax.lowering import lower_activations, lower_weights, mask, streams
+from phantom_jax.mesh import map_layer, run_rounds
+from phantom_jax.report import LayerReport, Report
+
+_INT64_MAX = np.iinfo(np.int64).max
+
+
+def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
+    """Counts the exact cycles that layers take on Phantom-2D, and where every thread slot goes.
+
+    Images of a batch are simulated one by one; weights and activations are read as masks (`!= 0`). Layers are taken
+    from the iterable one at a time, so a generator keeps only one layer's masks in memory, and wrapping it in a
+    progress bar shows progress.
+
+    Args:
+        layers: One layer or several; all with the same number of images B.
+        arch: The accelerator.
+
+    Returns:
+        A report with int64 results of shape `[B]`.
+
+    Raises:
+        ValueError: There is no layer, something is not a layer, or layers differ in B.
+    """
+    if not isinstance(arch, Phantom2D):
+        raise ValueError(f"arch must be a Phantom2D, got {arch!r}.")
+    if isinstance(layers, Layer):
+        layers = [layers]
+    if not isinstance(layers, Iterable):
+        raise ValueError(f"layers must be a Layer or a sequence of them, got {layers!r}.")
+    reports: list[LayerReport] = []
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise ValueError(f"layers[{index}] must be a Layer, got {layer!r}.")
+        name = layer.name if layer.name is not None else f"layer{index}"
+        if isinstance(layer.weights, jax.core.Tracer) or isinstance(layer.activations, jax.core.Tracer):
+            raise ValueError(f"layers[{index}] ({name}) holds traced arrays; simulate needs concrete masks.")
+        if reports and layer.batch != len(reports[0].cycles):
+            raise ValueError(
+                f"activations of layers[{index}] ({name}) have a batch of {layer.batch} images, but those of "
+                f"{reports[0].name} have {len(reports[0].cycles)}; all layers need the same."
+            )
+        reports.append(_simulate_layer(layer, name, arch))
+    if not reports:
+        raise ValueError("layers must hold at least one Layer, got none.")
+    return Report(tuple(reports), dataclasses.asdict(arch))
+
+
+def _simulate_layer(layer: Layer, name: str, arch: Phantom2D) -> LayerReport:
+    cut = streams(layer, arch)
+    kernels = lower_weights(layer, arch)
+    mapping = map_layer(cut, kernels, arch)
+    cycles, effectual, stacks = [], [], []
+    for image in range(layer.batch):
+        windows = lower_activations(layer, arch, image)
+        jobs = count_jobs(kernels, windows, cut, mapping.segments, arch)
+        mesh = run_rounds(jobs.cycles, mapping, arch)
+        if mesh.cycles * arch.multipliers > _INT64_MAX:
+            raise ValueError(
+                f"rows and cols: {mesh.cycles} cycles of {name} on {arch.multipliers} multipliers are more thread "
+                "slots than 64 bits hold."
+            )
+        macs = int((kernels.tap_sums * windows.tap_sums).sum())
+        cycles.append(mesh.cycles)
+        effectual.append(macs)
+        stacks.append(
+            {
+                "effectual": macs,
+                "fragmentation": jobs.bins * arch.threads - macs,
+                "intra_core": (jobs.worked * arch.pes - jobs.bins) * arch.threads,
+                "bubble": jobs.bubbles * arch.slots,
+                "inter_core": mesh.waiting * arch.slots,
+                "idle": mesh.idle * arch.slots,
+            }
+        )
+    return LayerReport(
+        name=name,
+        kind="conv" if layer.is_conv else "dense",
+        weights_shape=tuple(layer.weights.shape),
+        activations_shape=tuple(layer.activations.shape[1:]),
+        output_shape=layer.output_shape,
+        weight_density=_density(layer.weights),
+        activation_density=_density(layer.activations),
+        row_axis=mapping.row_axis,
+        stream=cut.axis,
+        multipliers=arch.multipliers,
+        dense_cycles=mapping.dense_cycles,
+        dense_macs=layer.positions * layer.reduction * layer.filters,
+        cycles=np.array(cycles, np.int64),
+        effectual_macs=np.array(effectual, np.int64),
+        stack={component: np.array([stack[component] for stack in stacks], np.int64) for component in stacks[0]},
+    )
+
+
+def _density(values: np.ndarray) -> float:
+    nonzero = mask(values)
+    return int(np.count_nonzero(nonzero)) / nonzero.size
