@@ -1,0 +1,15 @@
+"""Test set-up: checks the shapes and types that internal functions are annotated with, and steadies hypothesis."""
+
+import hypothesis
+from jaxtyping import install_import_hook
+
+# Boundary modules are left out: there, bad input must end in their own ValueError and not in beartype's.
+install_import_hook(
+    ["phantom_jax.lowering", "phantom_jax.selector", "phantom_jax.core", "phantom_jax.mesh"], "beartype.beartype"
+)
+
+hypothesis.settings.register_profile(
+    "default", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("explore", parent=hypothesis.settings.get_profile("default"), derandomize=False)
+hypothesis.settings.load_profile("default")
