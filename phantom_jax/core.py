@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, UInt
+from jaxtyping import Array, Int, UInt
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.lowering import Kernels, Streams, Windows
@@ -115,7 +115,9 @@ def count_jobs(
         rows, units = _rotate(rows), _rotate(units)
 
     # A unit belongs to a job's segment; sums over units are kept per segment, as [groups * J * segments, K/groups].
-    unit_segments = np.repeat(np.arange(cut.groups * cut.jobs * len(segments)), np.tile(segment_blocks, cut.groups * cut.jobs))
+    unit_segments = np.repeat(
+        np.arange(cut.groups * cut.jobs * len(segments)), np.tile(segment_blocks, cut.groups * cut.jobs)
+    )
     worked = np.zeros((cut.groups * cut.jobs * len(segments), filters_per_group), np.int64)
     working_blocks = np.zeros_like(worked)
     bins = 0
@@ -141,7 +143,9 @@ def _tiles(
     unit_rows: Int[np.ndarray, " units"],
     unit_segments: Int[np.ndarray, " units"],
     arch: Phantom2D,
-) -> Iterator[tuple[Int[np.ndarray, " ids"], slice, Int[np.ndarray, "ids filters"], Int[np.ndarray, "ids filters"], int]]:
+) -> Iterator[
+    tuple[Int[np.ndarray, " ids"], slice, Int[np.ndarray, "ids filters"], Int[np.ndarray, "ids filters"], int]
+]:
     """Counts all units by all filters, tile by tile on every core of the machine.
 
     Yields, per tile: segments, filters, their cycles in blocks with work, their blocks with work, and the sum of bins.

@@ -95,7 +95,9 @@ class Layer:
         input_dilation = _per_axis("input_dilation", input_dilation, rank)
         kernel_dilation = _per_axis("kernel_dilation", kernel_dilation, rank)
         kernel = [_dilated(size, dilation) for size, dilation in zip(weights.shape, kernel_dilation, strict=False)]
-        spatial = [_dilated(size, dilation) for size, dilation in zip(activations.shape[1:], input_dilation, strict=False)]
+        spatial = [
+            _dilated(size, dilation) for size, dilation in zip(activations.shape[1:], input_dilation, strict=False)
+        ]
         pairs = _padding(padding, spatial, kernel, strides, input_dilation)
         for axis, (size, (low, high), extent) in enumerate(zip(spatial, pairs, kernel, strict=True)):
             if extent > low + size + high:
@@ -122,7 +124,9 @@ class Layer:
         if weights.ndim != 2:
             raise ValueError(f"weights of a dense layer must have 2 axes [Cin, K], got shape {weights.shape}.")
         if activations.ndim not in (2, 3):
-            raise ValueError(f"activations of a dense layer must be [B, Cin] or [B, Q, Cin], got shape {activations.shape}.")
+            raise ValueError(
+                f"activations of a dense layer must be [B, Cin] or [B, Q, Cin], got shape {activations.shape}."
+            )
         if activations.shape[-1] != weights.shape[0]:
             raise ValueError(
                 f"activations have {activations.shape[-1]} channels, but weights of shape {weights.shape} expect "
@@ -172,6 +176,12 @@ class Layer:
     def positions(self) -> int:
         """Output positions per image, N."""
         return math.prod(self.output_shape)
+
+
+def nonzero(values: ArrayLike) -> np.ndarray:
+    """Returns the mask of an array: which of its elements count as non-zero."""
+    values = np.asarray(values)
+    return values if values.dtype == bool else values != 0
 
 
 def _dilated(size: int, dilation: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt
 
 from phantom_jax.arch import Phantom2D
-from phantom_jax.layer import Layer
+from phantom_jax.layer import Layer, nonzero
 
 _SLAB_BYTES = 1 << 26  # how much of the unpacked windows is alive at a time
 
@@ -62,43 +62,34 @@ def streams(layer: Layer, arch: Phantom2D) -> Streams:
     return Streams(layer.feature_group_count, chunks, layer.positions, layer.filters, axis)
 
 
-def mask(values: np.ndarray) -> Bool[np.ndarray, "..."]:
-    """Returns which elements are non-zero."""
-    values = np.asarray(values)
-    return values if values.dtype == bool else values != 0
-
-
 def lower_weights(layer: Layer, arch: Phantom2D) -> Kernels:
     """Returns the kernel matrix: channel slowest, then the kernel axes from last to first, chunked and packed."""
-    weights = mask(layer.weights)
+    weights = nonzero(layer.weights)
     groups, reduction = layer.feature_group_count, layer.reduction
     taps = tuple(reversed(range(weights.ndim - 2)))
     matrix = weights.transpose(weights.ndim - 2, *taps, weights.ndim - 1)  # [Cin/groups, *reversed kernel, K]
-    matrix = matrix.reshape(reduction, groups, -1).transpose(1, 2, 0)  # [groups, K/groups, Rd]
-    chunks = _chunk(matrix, arch)  # [groups, K/groups, G, P, T]
-    words = _pack(chunks)  # [groups, K/groups, G, P, W]
+    matrix = matrix.reshape(reduction, groups, -1).swapaxes(0, 1)  # [groups, Rd, K/groups]
+    words = _pack(matrix, 1, arch)
     return Kernels(
-        words=np.ascontiguousarray(words.transpose(0, 2, 3, 4, 1)),
-        chunk_loads=np.count_nonzero(chunks, axis=(3, 4)).transpose(0, 2, 1),
-        tap_sums=np.count_nonzero(matrix, axis=1),
+        words=words,
+        chunk_loads=np.bitwise_count(words).sum((2, 3), dtype=np.int64),
+        tap_sums=np.count_nonzero(matrix, axis=2),
     )
 
 
 def lower_activations(layer: Layer, arch: Phantom2D, image: int) -> Windows:
     """Returns the activation windows of one image: positions in row-major order, chunked and packed."""
     cut = streams(layer, arch)
-    view = _window_view(layer, mask(layer.activations[image]))
+    view = _window_view(layer, nonzero(layer.activations[image]))
     lines = view.shape[0]  # along the first output axis
     per_line = cut.positions // lines
     step = max(1, _SLAB_BYTES // (per_line * cut.groups * layer.reduction))
-    words = np.empty(
-        (cut.groups, cut.chunks, cut.positions, arch.pes, _words_per_column(arch.threads)), _word_dtype(arch.threads)
-    )
+    words = np.empty((cut.groups, cut.chunks, cut.positions, arch.pes, _column_words(arch)), _word_dtype(arch))
     tap_sums = np.zeros((cut.groups, layer.reduction), np.int64)
     for line in range(0, lines, step):
         slab = view[line : line + step].reshape(-1, cut.groups, layer.reduction)
         tap_sums += np.count_nonzero(slab, axis=0)
-        packed = _pack(_chunk(slab, arch))  # [positions of the slab, groups, G, P, W]
+        packed = _pack(slab, 2, arch)  # [positions of the slab, groups, G, P, W]
         words[:, :, line * per_line : line * per_line + len(slab)] = packed.transpose(1, 2, 0, 3, 4)
     return Windows(words, tap_sums)
 
@@ -110,7 +101,9 @@ def _window_view(layer: Layer, image: Bool[np.ndarray, "..."]) -> Bool[np.ndarra
     kernel = layer.weights.shape[:-2]
     rank = len(kernel)
     sizes = [(size - 1) * step + 1 for size, step in zip(image.shape, layer.input_dilation, strict=False)]
-    padded = np.zeros([low + size + high for size, (low, high) in zip(sizes, layer.padding, strict=True)] + [image.shape[-1]], bool)
+    padded = np.zeros(
+        [low + size + high for size, (low, high) in zip(sizes, layer.padding, strict=True)] + [image.shape[-1]], bool
+    )
     inside = zip(sizes, layer.padding, layer.input_dilation, strict=True)
     padded[tuple(slice(low, low + size, step) for size, (low, _), step in inside)] = image
     extents = [(size - 1) * step + 1 for size, step in zip(kernel, layer.kernel_dilation, strict=True)]
@@ -120,31 +113,27 @@ def _window_view(layer: Layer, image: Bool[np.ndarray, "..."]) -> Bool[np.ndarra
     return view.transpose(*range(rank + 1), *reversed(range(rank + 1, 2 * rank + 1)))
 
 
-def _chunk(matrix: Bool[np.ndarray, "... reduction"], arch: Phantom2D) -> Bool[np.ndarray, "... chunks pes threads"]:
-    """Cuts the last axis into chunks of S slots, the last one zero-filled."""
-    *rest, reduction = matrix.shape
-    chunks = -(-reduction // arch.slots)
-    if chunks * arch.slots == reduction:
-        filled = matrix
-    else:
-        filled = np.zeros((*rest, chunks * arch.slots), bool)
-        filled[..., :reduction] = matrix
-    return filled.reshape(*rest, chunks, arch.pes, arch.threads)
+def _column_words(arch: Phantom2D) -> int:
+    return -(-arch.threads // 32)
 
 
-def _words_per_column(threads: int) -> int:
-    return -(-threads // 32)
+def _word_dtype(arch: Phantom2D) -> type[np.unsignedinteger]:
+    return np.uint8 if arch.threads <= 8 else np.uint16 if arch.threads <= 16 else np.uint32
 
 
-def _word_dtype(threads: int) -> type[np.unsignedinteger]:
-    return np.uint8 if threads <= 8 else np.uint16 if threads <= 16 else np.uint32
+def _pack(matrix: Bool[np.ndarray, "..."], axis: int, arch: Phantom2D) -> UInt[np.ndarray, "..."]:
+    """Cuts the reduction axis into chunks, the last one zero-filled, and packs each column's bits, thread 0 lowest.
 
-
-def _pack(bits: Bool[np.ndarray, "... threads"]) -> UInt[np.ndarray, "... words"]:
-    """Packs a column's bits into words, thread 0 lowest."""
-    *rest, threads = bits.shape
-    dtype = _word_dtype(threads)
-    words = np.zeros((*rest, _words_per_column(threads)), dtype)
-    for thread in range(threads):
-        words[..., thread // 32] |= bits[..., thread].astype(dtype) << dtype(thread % 32)
-    return words
+    In place of `axis`, the result has the axes chunks, columns (P) and words.
+    """
+    before, after = matrix.shape[:axis], matrix.shape[axis + 1 :]
+    chunks = -(-matrix.shape[axis] // arch.slots)
+    missing = [(0, 0)] * matrix.ndim
+    missing[axis] = (0, chunks * arch.slots - matrix.shape[axis])
+    slots = np.pad(matrix, missing) if missing[axis][1] else matrix
+    threads = np.moveaxis(slots.reshape(*before, chunks, arch.pes, arch.threads, *after), axis + 2, 0)
+    dtype = _word_dtype(arch)
+    words = np.zeros((_column_words(arch), *threads.shape[1:]), dtype)
+    for thread, bits in enumerate(threads):
+        words[thread // 32] |= bits.astype(dtype) << dtype(thread % 32)
+    return np.moveaxis(words, 0, axis + 2)

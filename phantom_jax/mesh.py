@@ -127,13 +127,17 @@ def _place_jobs(loads: Int[np.ndarray, "filters jobs"], arch: Phantom2D) -> Int[
                 padded = np.zeros((step, _PLACEMENT_JOBS, cols), np.int64)
                 padded[: tile.shape[0], : tile.shape[1]] = tile
                 row_loads, chosen = _place_tile(row_loads, padded)
-                placed[start : start + step, job : job + _PLACEMENT_JOBS] = np.asarray(chosen)[: tile.shape[0], : tile.shape[1]]
+                placed[start : start + step, job : job + _PLACEMENT_JOBS] = np.asarray(chosen)[
+                    : tile.shape[0], : tile.shape[1]
+                ]
     job_rows = np.empty_like(placed)
     np.put_along_axis(job_rows, visits, placed, axis=1)
     return job_rows
 
 
-def _place_job(row_loads: Int[Array, "rows cols"], load: Int[Array, " cols"]) -> tuple[Int[Array, "rows cols"], Int[Array, ""]]:
+def _place_job(
+    row_loads: Int[Array, "rows cols"], load: Int[Array, " cols"]
+) -> tuple[Int[Array, "rows cols"], Int[Array, ""]]:
     """Puts one job on the row where the round's highest load stays lowest; then the emptiest row, then the first."""
     highest = (row_loads + load).max(1)
     summed = row_loads.sum(1)

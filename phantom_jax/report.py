@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from rich.console import Group
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 Ratio = float | None  # None where the denominator is 0
@@ -103,44 +105,47 @@ class Report:
             "layers": [layer.to_dict() for layer in self.layers],
         }
 
-    def tables(self) -> Group:
+    def tables(self) -> tuple[Table, Table]:
         """Returns two tables for `rich`: cycles per layer, and the cycle stack per layer.
 
         With several images, cycles are the mean per image, and ratios are ratios of sums over images.
         """
-        return Group(self._cycles_table(), self._stack_table())
+        return self._cycles_table(), self._stack_table()
+
+    def print(self, console: Console | None = None) -> None:
+        """Prints the tables in full width, also to a pipe or a narrow terminal, where rich would cut cells short."""
+        console = console or Console()
+        unbounded = console.options.update(max_width=1000)
+        tables = self.tables()
+        console.width = max(console.width, *(Measurement.get(console, unbounded, table).maximum for table in tables))
+        for table in tables:
+            console.print(table)
 
     def _sum(self, of: Callable[[LayerReport], np.ndarray]) -> Int64[np.ndarray, " batch"]:
         return np.sum([of(layer) for layer in self.layers], axis=0, dtype=np.int64)
 
     def _cycles_table(self) -> Table:
         images = len(self.cycles)
-        table = Table(title="Cycles" + (f" (mean of {images} images)" if images > 1 else ""), title_justify="left")
+        table = _table("Cycles" + (f", mean of {images} images" if images > 1 else ""))
+        table.caption = (
+            "w, a: density of weights and activations. dense: cycles of the same mesh without skipping. Speed-up over "
+            "that mesh (mapped) and over an ideally filled dense array of as many multipliers (ideal); bound: that of "
+            "skipping every zero. util: thread slots with an effectual MAC."
+        )
         for header in ("layer", "shape", "w", "a", "mapping"):
-            table.add_column(header, justify="right" if header in "wa" else "left", no_wrap=True)
-        for header in ("cycles", "dense", "x mapped", "x ideal", "x bound", "util"):
+            table.add_column(header, no_wrap=True)
+        for header in ("cycles", "dense", "mapped", "ideal", "bound", "util"):
             table.add_column(header, justify="right", no_wrap=True)
         for layer in self.layers:
-            table.add_row(
-                layer.name,
-                _shape_text(layer),
-                f"{layer.weight_density:.2f}",
-                f"{layer.activation_density:.2f}",
-                f"{layer.row_axis}/{layer.stream}" if layer.row_axis else "",
-                *_cells(layer),
-            )
+            mapping = f"{layer.row_axis}, along {layer.stream}" if layer.row_axis else ""
+            densities = f"{layer.weight_density:.2f}", f"{layer.activation_density:.2f}"
+            table.add_row(layer.name, _shape_text(layer), *densities, mapping, *_cells(layer))
         table.add_section()
         table.add_row("total", "", "", "", "", *_cells(self), style="bold")
-        table.caption = (
-            "w, a: density of weights and activations. dense: the same mesh without skipping. Speed-ups: over that "
-            "mesh (mapped), over an ideally filled dense array of as many multipliers (ideal); bound: of skipping every "
-            "zero. util: share of thread slots with an effectual MAC."
-        )
-        table.caption_justify = "left"
         return table
 
     def _stack_table(self) -> Table:
-        table = Table(title="Cycle stack: where every thread slot went, per cent", title_justify="left")
+        table = _table("Cycle stack: where every thread slot went, in per cent")
         table.add_column("layer", no_wrap=True)
         for component in self.stack:
             table.add_column(component, justify="right", no_wrap=True)
@@ -149,6 +154,10 @@ class Report:
         table.add_section()
         table.add_row("total", *_shares(self), style="bold")
         return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 def divide(numerator: int, denominator: int) -> Ratio:
@@ -178,9 +187,9 @@ def _cells(of: LayerReport | Report) -> Sequence[str]:
     return (
         f"{cycles / images:,.0f}",
         f"{of.dense_cycles:,}",
-        _ratio_text(divide(of.dense_cycles * images, cycles)),
-        _ratio_text(divide(of.ideal_dense_cycles * images, cycles)),
-        _ratio_text(divide(of.dense_macs * images, effectual)),
+        _ratio_text(divide(of.dense_cycles * images, cycles), "{:.2f}x"),
+        _ratio_text(divide(of.ideal_dense_cycles * images, cycles), "{:.2f}x"),
+        _ratio_text(divide(of.dense_macs * images, effectual), "{:.2f}x"),
         _ratio_text(divide(100 * effectual, cycles * of.multipliers), "{:.1f}%"),
     )
 
@@ -190,12 +199,12 @@ def _shares(of: LayerReport | Report) -> list[str]:
     return [_ratio_text(divide(100 * sum(slots.tolist()), total), "{:.1f}") for slots in of.stack.values()]
 
 
-def _ratio_text(ratio: Ratio, pattern: str = "{:.2f}") -> str:
+def _ratio_text(ratio: Ratio, pattern: str) -> str:
     return "-" if ratio is None else pattern.format(ratio)
 
 
 def _shape_text(layer: LayerReport) -> str:
     """Returns, for example, `3x3 64>128 @112x112`: kernel, channels to filters, output positions."""
-    *kernel, _, filters = layer.weights_shape if layer.kind == "conv" else (*layer.weights_shape,)
+    *kernel, _, filters = layer.weights_shape
     at = f" @{'x'.join(map(str, layer.output_shape))}" if layer.output_shape else ""
     return f"{'x'.join(map(str, kernel))} {layer.activations_shape[-1]}>{filters}{at}".strip()

@@ -8,8 +8,8 @@ import numpy as np
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.core import count_jobs
-from phantom_jax.layer import Layer
-from phantom_jax.lowering import lower_activations, lower_weights, mask, streams
+from phantom_jax.layer import Layer, nonzero
+from phantom_jax.lowering import lower_activations, lower_weights, streams
 from phantom_jax.mesh import map_layer, run_rounds
 from phantom_jax.report import LayerReport, Report
 
@@ -104,5 +104,5 @@ def _simulate_layer(layer: Layer, name: str, arch: Phantom2D) -> LayerReport:
 
 
 def _density(values: np.ndarray) -> float:
-    nonzero = mask(values)
-    return int(np.count_nonzero(nonzero)) / nonzero.size
+    mask = nonzero(values)
+    return int(np.count_nonzero(mask)) / mask.size

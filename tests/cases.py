@@ -70,8 +70,10 @@ def layers(draw: st.DrawFn, batch: int | None = None) -> tuple[Layer, object]:
         # Any non-zero value is a one, negative and tiny ones included.
         values = [draw(st.sampled_from([1, 1, -1, 3])) for _ in arrays]
         dtypes = [draw(st.sampled_from(DTYPES)) for _ in arrays]
-        return [array.astype(dtype) * dtype(max(value, 0) if dtype == np.uint8 else value) if dtype != np.bool_ else array
-                for array, value, dtype in zip(arrays, values, dtypes, strict=True)]
+        return [
+            array.astype(dtype) * dtype(max(value, 0) if dtype == np.uint8 else value) if dtype != np.bool_ else array
+            for array, value, dtype in zip(arrays, values, dtypes, strict=True)
+        ]
 
     kind = draw(st.sampled_from(["conv", "conv", "conv", "depthwise", "pointwise", "dense", "positions"]))
     if kind in ("dense", "positions"):
@@ -92,7 +94,10 @@ def layers(draw: st.DrawFn, batch: int | None = None) -> tuple[Layer, object]:
         per_group, multiplier = 1, draw(st.sampled_from([1, 1, 2]))
     else:
         groups = draw(st.sampled_from([1, 1, 2, 3]))
-        per_group, multiplier = draw(st.integers(1, {1: 30, 2: 12, 3: 4}[rank] if kind == "conv" else 40)), draw(st.integers(1, 5))
+        per_group, multiplier = (
+            draw(st.integers(1, {1: 30, 2: 12, 3: 4}[rank] if kind == "conv" else 40)),
+            draw(st.integers(1, 5)),
+        )
     extents = [(size - 1) * d + 1 for size, d in zip(kernel, dilation, strict=True)]
     sizes = [(size - 1) * d + 1 for size, d in zip(spatial, input_dilation, strict=True)]
     fits = all(size >= extent for size, extent in zip(sizes, extents, strict=True))

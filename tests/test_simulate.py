@@ -1,6 +1,5 @@
 """The exact model end to end: the specification's vectors, a scalar twin, and what must always hold."""
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,0 +1,99 @@
+"""What all entry points share: errors that a user can read, and files that are written whole."""
+
+import functools
+import json
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+CONFIG_PATH = str(pathlib.Path(__file__).resolve().parent.parent / "conf")
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+
+
+class JobFailedError(HydraException):
+    """A job ended in an error that its user has been told."""
+
+
+def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Wraps the body of a job, so that a user's mistake is told at once, also in the middle of a multirun."""
+
+    @functools.wraps(function)
+    def wrapped(config: DictConfig) -> None:
+        logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # tells of every backend it does not find
+        try:
+            function(config)
+        except _USER_ERRORS as error:
+            if _FULL_ERROR_WANTED:
+                raise
+            _tell(error)
+            raise JobFailedError from error
+
+    return wrapped
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Runs a `hydra.main` function. Mistakes of the user end in a line or two and exit code 1, bugs in a traceback.
+
+    Hydra itself prints a traceback where, say, the output directory cannot be made; it hands errors over only if it
+    is asked for full ones.
+    """
+    if _FULL_ERROR_WANTED:
+        main()
+        return
+    os.environ[_FULL_ERROR] = "1"
+    try:
+        main()
+    except JobFailedError:
+        sys.exit(1)
+    except _USER_ERRORS as error:
+        _tell(error)
+        if any(isinstance(e, OSError) and not isinstance(e, HydraException) for e in (error, error.__cause__)):
+            print("hydra.run.dir (or hydra.sweep.dir) must name a directory that can be written.", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        os.environ.pop(_FULL_ERROR, None)
+
+
+def output_directory() -> pathlib.Path:
+    """Returns the directory of the running job."""
+    return pathlib.Path(HydraConfig.get().runtime.output_dir)
+
+
+def write_json(path: pathlib.Path, data: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+_FULL_ERROR_WANTED = os.environ.get(_FULL_ERROR) == "1"
+
+
+def _tell(error: BaseException) -> None:
+    """Prints an error for people: what is wrong, and how to see where."""
+    lines = [str(error) or type(error).__name__]
+    if isinstance(error.__cause__, OSError):
+        lines.append(str(error.__cause__))
+    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        lines.append(str(error.__cause__))
+    print(f"Error: {os.linesep.join(lines)}", file=sys.stderr)
+    print(f"({_FULL_ERROR}=1 shows where it was raised.)", file=sys.stderr)

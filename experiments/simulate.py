@@ -1,0 +1,54 @@
+"""The main job: counts the exact cycles of a workload, prints them per layer and writes `results.json`.
+
+`python -m experiments.simulate workload=vgg16 arch=phantom_cv`; the last line printed is the output directory.
+"""
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from conf import schema
+from experiments import command
+
+
+@hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="simulate")
+@command.job
+def main(config: DictConfig) -> None:
+    """Runs one job."""
+    # JAX takes seconds to import, which --help and tab completion need not wait for.
+    from rich.console import Console
+    from rich.progress import track
+
+    from experiments import provenance
+    from phantom_jax import Phantom2D, simulate, workloads
+
+    arch = Phantom2D(**OmegaConf.to_container(config.arch, throw_on_missing=True))
+    match config.workload.name:
+        case "vgg16":
+            workload = workloads.vgg16(seed=config.seed, images=config.workload.images)
+        case "npz":
+            workload = workloads.read_npz(config.workload.path)
+        case unknown:
+            raise ValueError(f"workload.name must be vgg16 or npz, got {unknown!r}.")
+
+    layers = track(workload, "Counting cycles", total=len(workload), console=Console(stderr=True), transient=True)
+    report = simulate(layers, arch)
+
+    console = Console()
+    for note in workload.notes:
+        console.print(f"Note: {note}", highlight=False, soft_wrap=True)
+    report.print(console)
+    directory = command.output_directory()
+    results = {
+        "schema_version": 1,
+        "workload": workload.provenance(),
+        "seed": workload.seed,
+        **provenance.collect(),
+        **report.to_dict(),
+    }
+    command.write_json(directory / "results.json", results)
+    print(directory, flush=True)
+
+
+if __name__ == "__main__":
+    schema.register()
+    command.run(main)

@@ -1,0 +1,108 @@
+"""A user's own masks, from an `.npz` file.
+
+Arrays are named `NAME_weights` and `NAME_activations`, one pair per layer; layers run in the order in which their
+weights stand in the file. Weights of two axes make a dense layer, of three to five axes a convolution. Activations
+may lack the batch axis. Optional arrays `NAME_strides`, `NAME_padding`, `NAME_input_dilation`, `NAME_kernel_dilation`
+and `NAME_feature_group_count` set what `Layer.conv` calls by these names. Other arrays are left unread, with a note.
+"""
+
+import dataclasses
+import pathlib
+import zipfile
+import zlib
+from typing import Any
+
+import numpy as np
+
+from phantom_jax.layer import Layer, nonzero
+from phantom_jax.workloads.workload import Workload
+
+_GEOMETRY = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NpzWorkload(Workload):
+    """The layers of an `.npz` file, read and validated."""
+
+    name: str
+    path: pathlib.Path
+    layers: tuple[Layer, ...]
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Layer:  # pyright: ignore[reportIncompatibleMethodOverride] - no slices
+        return self.layers[index]
+
+    def provenance(self) -> dict[str, Any]:
+        """Returns the file that the masks come from."""
+        return {"name": self.name, "path": str(self.path), "images": self.layers[0].batch}
+
+
+def read_npz(path: str | pathlib.Path) -> NpzWorkload:
+    """Reads a workload from an `.npz` file, by the naming scheme of this module.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: The file is missing, damaged or lacks an array, or an array makes no valid layer.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        problem = "is not a file" if path.exists() else "is missing"
+        raise ValueError(f"path must name an .npz file, got {str(path)!r}, which {problem}.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"path must name an .npz file, got {str(path)!r}, which is of another format or truncated.")
+    try:
+        file = np.load(path, allow_pickle=False)
+    except _DAMAGE as error:
+        raise ValueError(f"path must name an .npz file, got {str(path)!r}, which cannot be read: {error}") from error
+    with file:
+        names = [key.removesuffix("_weights") for key in file.files if key.endswith("_weights")]
+        _check_names(path, names, file.files)
+        layers = tuple(_read_layer(path, file, name) for name in names)
+    known = {f"{name}_{part}" for name in names for part in ("weights", "activations", *_GEOMETRY)}
+    unknown = [key for key in file.files if key not in known]
+    notes = (f"{path.name}: ignored {len(unknown)} unknown arrays: {', '.join(unknown)}",) if unknown else ()
+    return NpzWorkload(path.stem, path, layers, notes)
+
+
+def _check_names(path: pathlib.Path, names: list[str], keys: list[str]) -> None:
+    """Checks that every layer has both of its masks."""
+    if not names:
+        listing = ", ".join(keys) or "nothing"
+        raise ValueError(f"{path} must hold arrays NAME_weights and NAME_activations, got {listing}.")
+    for name in names:
+        if f"{name}_activations" not in keys:
+            raise ValueError(f"{path} holds {name}_weights, but lacks the array {name}_activations.")
+    for key in keys:
+        if key.endswith("_activations") and key.removesuffix("_activations") not in names:
+            raise ValueError(f"{path} holds {key}, but lacks the array {key.removesuffix('_activations')}_weights.")
+
+
+def _read_layer(path: pathlib.Path, file: Any, name: str) -> Layer:
+    """Reads one layer; its masks are kept as booleans."""
+    arrays = {}
+    for part in ("weights", "activations", *_GEOMETRY):
+        if f"{name}_{part}" in file.files:
+            try:
+                arrays[part] = file[f"{name}_{part}"]
+            except _DAMAGE as error:
+                raise ValueError(f"{path}: the array {name}_{part} cannot be read: {error}") from error
+    weights, activations = arrays.pop("weights"), arrays.pop("activations")
+    geometry = {part: value.tolist() for part, value in arrays.items()}
+    try:
+        if weights.ndim == 2:
+            if geometry:
+                raise ValueError(f"{', '.join(geometry)} do not apply to a dense layer (weights of two axes).")
+            activations = activations[None] if activations.ndim == 1 else activations
+            layer = Layer.dense(weights, activations, name=name)
+        else:
+            activations = activations[None] if activations.ndim == weights.ndim - 1 else activations
+            layer = Layer.conv(weights, activations, **geometry, name=name)
+    except ValueError as error:
+        raise ValueError(f"{path}, layer {name}: {error}") from error
+    return dataclasses.replace(layer, weights=nonzero(weights), activations=nonzero(activations))

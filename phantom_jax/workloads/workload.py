@@ -1,0 +1,19 @@
+"""What every workload is: a sequence of layers that says where it comes from."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+from phantom_jax.layer import Layer
+
+
+class Workload(Sequence[Layer]):
+    """A named sequence of layers. Layers may be made on demand, so iterate once rather than index often."""
+
+    name: str
+    seed: int | None = None  # of its masks, if they are drawn
+    notes: tuple[str, ...] = ()  # what a user should know about how it was read
+
+    @abc.abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """Returns where the masks come from, as plain values for a results file."""
