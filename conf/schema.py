@@ -1,5 +1,6 @@
-"""Schemas of the configuration groups. Types that Hydra would bend (1.5 to the integer 1) are left to the library,
-which refuses them by name.
+"""Schemas of the configuration groups.
+
+Types that Hydra would bend (1.5 to the integer 1) are left to the library, which refuses them by name.
 """
 
 import dataclasses

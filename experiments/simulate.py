@@ -4,7 +4,7 @@
 """
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from conf import schema
 from experiments import command
@@ -21,7 +21,7 @@ def main(config: DictConfig) -> None:
     from experiments import provenance
     from phantom_jax import Phantom2D, simulate, workloads
 
-    arch = Phantom2D(**OmegaConf.to_container(config.arch, throw_on_missing=True))
+    arch = Phantom2D(**{str(name): value for name, value in config.arch.items()})
     match config.workload.name:
         case "vgg16":
             workload = workloads.vgg16(seed=config.seed, images=config.workload.images)

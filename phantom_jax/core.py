@@ -153,7 +153,7 @@ def _tiles(
     filters = rows.shape[-1]
     width = next((width for width in _TILE_FILTERS if width >= filters), _TILE_FILTERS[-1])
     height = _power_of_two(max(1, _TILE_ENTRIES // (width * units.shape[1] * units.shape[2])) + 1) // 2
-    alive = units.any(axis=(1, 2, 3))  # units without a non-zero activation have no work
+    alive = np.asarray(units.reshape(len(units), -1).any(1))  # units without a non-zero activation have no work
 
     def count(first: int, chosen: Int[np.ndarray, " tile"]) -> tuple:
         last = min(first + width, filters)
@@ -175,7 +175,7 @@ def _tiles(
 
     def tiles() -> Iterator[tuple[int, Int[np.ndarray, " tile"]]]:
         for first in range(0, filters, width):
-            has_weights = rows[..., first : first + width].any(axis=(1, 2, 3, 4))
+            has_weights = np.asarray(rows[..., first : first + width].any(axis=(1, 2, 3, 4)))
             chosen = np.flatnonzero(alive & has_weights[unit_rows])
             for start in range(0, len(chosen), height):
                 yield first, chosen[start : start + height]

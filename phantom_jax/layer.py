@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from phantom_jax.checks import integer
@@ -69,35 +70,33 @@ class Layer:
         Raises:
             ValueError: An argument is of the wrong shape, type or value, or the layer has no output position.
         """
-        weights = _mask("weights", weights)
-        activations = _mask("activations", activations)
-        rank = weights.ndim - 2
+        w = _array("weights", weights)
+        a = _array("activations", activations)
+        rank = w.ndim - 2
         if not 1 <= rank <= 3:
             raise ValueError(
                 "weights of a convolution must have 3, 4 or 5 axes [*kernel, Cin/groups, K] for spatial rank 1, 2 or "
-                f"3, got shape {weights.shape}. (Layer.dense takes [Cin, K].)"
+                f"3, got shape {w.shape}. (Layer.dense takes [Cin, K].)"
             )
-        if activations.ndim != weights.ndim:
+        if a.ndim != w.ndim:
             raise ValueError(
-                f"activations must have {weights.ndim} axes [B, *spatial, Cin] to match weights of shape "
-                f"{weights.shape}, got shape {activations.shape}."
+                f"activations must have {w.ndim} axes [B, *spatial, Cin] to match weights of shape "
+                f"{w.shape}, got shape {a.shape}."
             )
         groups = integer("feature_group_count", feature_group_count, minimum=1)
-        channels, filters = activations.shape[-1], weights.shape[-1]
-        if channels != weights.shape[-2] * groups:
+        channels, filters = a.shape[-1], w.shape[-1]
+        if channels != w.shape[-2] * groups:
             raise ValueError(
-                f"activations have {channels} channels, but weights of shape {weights.shape} with feature_group_count "
-                f"{groups} expect {weights.shape[-2]} * {groups} = {weights.shape[-2] * groups}."
+                f"activations have {channels} channels, but weights of shape {w.shape} with feature_group_count "
+                f"{groups} expect {w.shape[-2]} * {groups} = {w.shape[-2] * groups}."
             )
         if filters % groups:
             raise ValueError(f"feature_group_count {groups} does not divide the {filters} filters of weights.")
         strides = _per_axis("strides", strides, rank)
         input_dilation = _per_axis("input_dilation", input_dilation, rank)
         kernel_dilation = _per_axis("kernel_dilation", kernel_dilation, rank)
-        kernel = [_dilated(size, dilation) for size, dilation in zip(weights.shape, kernel_dilation, strict=False)]
-        spatial = [
-            _dilated(size, dilation) for size, dilation in zip(activations.shape[1:], input_dilation, strict=False)
-        ]
+        kernel = [_dilated(size, dilation) for size, dilation in zip(w.shape, kernel_dilation, strict=False)]
+        spatial = [_dilated(size, dilation) for size, dilation in zip(a.shape[1:], input_dilation, strict=False)]
         pairs = _padding(padding, spatial, kernel, strides, input_dilation)
         for axis, (size, (low, high), extent) in enumerate(zip(spatial, pairs, kernel, strict=True)):
             if extent > low + size + high:
@@ -105,7 +104,7 @@ class Layer:
                     f"weights: the kernel spans {extent} elements on spatial axis {axis} (kernel_dilation included), "
                     f"but the padded input only has {low + size + high}; the layer would have no output position."
                 )
-        return cls(weights, activations, strides, pairs, input_dilation, kernel_dilation, groups, _name(name))
+        return cls(w, a, strides, pairs, input_dilation, kernel_dilation, groups, _name(name))
 
     @classmethod
     def dense(cls, weights: ArrayLike, activations: ArrayLike, name: str | None = None) -> "Layer":
@@ -119,20 +118,17 @@ class Layer:
         Raises:
             ValueError: A mask is of the wrong shape, type or value.
         """
-        weights = _mask("weights", weights)
-        activations = _mask("activations", activations)
-        if weights.ndim != 2:
-            raise ValueError(f"weights of a dense layer must have 2 axes [Cin, K], got shape {weights.shape}.")
-        if activations.ndim not in (2, 3):
+        w = _array("weights", weights)
+        a = _array("activations", activations)
+        if w.ndim != 2:
+            raise ValueError(f"weights of a dense layer must have 2 axes [Cin, K], got shape {w.shape}.")
+        if a.ndim not in (2, 3):
+            raise ValueError(f"activations of a dense layer must be [B, Cin] or [B, Q, Cin], got shape {a.shape}.")
+        if a.shape[-1] != w.shape[0]:
             raise ValueError(
-                f"activations of a dense layer must be [B, Cin] or [B, Q, Cin], got shape {activations.shape}."
+                f"activations have {a.shape[-1]} channels, but weights of shape {w.shape} expect {w.shape[0]}."
             )
-        if activations.shape[-1] != weights.shape[0]:
-            raise ValueError(
-                f"activations have {activations.shape[-1]} channels, but weights of shape {weights.shape} expect "
-                f"{weights.shape[0]}."
-            )
-        return cls(weights, activations, name=_name(name))
+        return cls(w, a, name=_name(name))
 
     @property
     def is_conv(self) -> bool:
@@ -188,7 +184,7 @@ def _dilated(size: int, dilation: int) -> int:
     return (size - 1) * dilation + 1
 
 
-def _mask(argument: str, value: ArrayLike) -> Any:
+def _array(argument: str, value: Any) -> Any:
     """Returns a boolean or numeric array without empty axes or NaN; traced arrays are checked by shape alone."""
     if not isinstance(value, (np.ndarray, jax.Array)):
         try:
@@ -199,7 +195,7 @@ def _mask(argument: str, value: ArrayLike) -> Any:
         raise ValueError(f"{argument} must be a boolean or numeric array, got dtype {value.dtype}.")
     if 0 in value.shape:
         raise ValueError(f"{argument} must not have an empty axis, got shape {value.shape}.")
-    if jnp.issubdtype(value.dtype, jnp.inexact) and not isinstance(value, jax.core.Tracer):
+    if jnp.issubdtype(value.dtype, jnp.inexact) and not isinstance(value, Tracer):
         missing = int(np.count_nonzero(np.isnan(np.asarray(value))))
         if missing:
             raise ValueError(f"{argument} must not hold NaN, got {missing} of them.")

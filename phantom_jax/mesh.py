@@ -37,30 +37,36 @@ class MeshCycles:
 
 
 def map_layer(cut: Streams, kernels: Kernels, arch: Phantom2D) -> Mapping:
-    """Chooses the row axis with the fewest blocks on the critical path, and places filters and jobs."""
-    longest = -(-cut.length // arch.rows)  # of the segments
-    blocks, segment_blocks = -(-cut.length // arch.lookahead), -(-longest // arch.lookahead)
-    rounds = {axis: -(-cut.filters // _filters_per_round(axis, arch)) for axis in ROW_AXES}
-    row_jobs = -(-cut.jobs // arch.rows)
-    critical = {
-        "jobs": rounds["jobs"] * row_jobs * blocks,
-        "filters": rounds["filters"] * cut.jobs * blocks,
-        "segments": rounds["segments"] * cut.jobs * segment_blocks,
-    }
-    dense = {
-        "jobs": rounds["jobs"] * row_jobs * cut.length,
-        "filters": rounds["filters"] * cut.jobs * cut.length,
-        "segments": rounds["segments"] * cut.jobs * longest,
-    }
-    row_axis = min(ROW_AXES, key=lambda axis: critical[axis])  # of equals, the first
+    """Chooses what the rows share out, orders the filters and places the jobs."""
+    row_axis, dense_cycles = choose_row_axis(cut, arch)
     order = _filter_order(kernels, arch)
     return Mapping(
         row_axis=row_axis,
-        segments=_segments(cut.length, arch.rows if row_axis == "segments" else 1),
-        dense_cycles=dense[row_axis],
+        segments=cut_segments(cut.length, arch.rows if row_axis == "segments" else 1),
+        dense_cycles=dense_cycles,
         order=order,
-        job_rows=_place_jobs(_job_loads(cut, kernels)[order], arch) if row_axis == "jobs" else None,
+        job_rows=place_jobs(_job_loads(cut, kernels)[order], arch) if row_axis == "jobs" else None,
     )
+
+
+def choose_row_axis(cut: Streams, arch: Phantom2D) -> tuple[str, int]:
+    """Returns the row axis with the fewest blocks on the critical path, and the dense cycles that it leads to."""
+    longest = -(-cut.length // arch.rows)  # of the segments
+    blocks, segment_blocks = -(-cut.length // arch.lookahead), -(-longest // arch.lookahead)
+    steps = {  # jobs one after the other on the busiest core
+        "jobs": _rounds("jobs", cut, arch) * -(-cut.jobs // arch.rows),
+        "filters": _rounds("filters", cut, arch) * cut.jobs,
+        "segments": _rounds("segments", cut, arch) * cut.jobs,
+    }
+    critical = {axis: steps[axis] * (segment_blocks if axis == "segments" else blocks) for axis in ROW_AXES}
+    row_axis = min(ROW_AXES, key=lambda axis: critical[axis])  # of equals, the first
+    return row_axis, steps[row_axis] * (longest if row_axis == "segments" else cut.length)
+
+
+def cut_segments(length: int, rows: int) -> list[tuple[int, int]]:
+    """Cuts a stream into one segment per row; where rows outnumber masks, the empty ones are left out."""
+    rows = min(rows, length)
+    return [(row * length // rows, (row + 1) * length // rows) for row in range(rows)]
 
 
 def run_rounds(job_cycles: Int[np.ndarray, "filters jobs segments"], mapping: Mapping, arch: Phantom2D) -> MeshCycles:
@@ -69,9 +75,10 @@ def run_rounds(job_cycles: Int[np.ndarray, "filters jobs segments"], mapping: Ma
     if mapping.job_rows is None:
         cores = ordered.sum(1)  # per filter: one core, or one for each segment
     else:
-        rows = np.repeat(mapping.job_rows, arch.cols, axis=0)[: len(ordered)]  # [K, J]
+        filters = np.arange(len(ordered))
+        rows = mapping.job_rows[filters // arch.cols]  # [K, J]
         cores = np.zeros((len(ordered), int(rows.max()) + 1), np.int64)
-        np.add.at(cores, (np.arange(len(ordered))[:, None], rows), ordered[:, :, 0])
+        np.add.at(cores, (filters[:, None], rows), ordered[:, :, 0])
     starts = np.arange(0, len(ordered), _filters_per_round(mapping.row_axis, arch))
     slowest = np.maximum.reduceat(cores.max(1), starts)
     busy = int(cores.sum())
@@ -81,14 +88,12 @@ def run_rounds(job_cycles: Int[np.ndarray, "filters jobs segments"], mapping: Ma
     return MeshCycles(cycles=cycles, waiting=present - busy, idle=cycles * arch.cores - present)
 
 
-def _segments(length: int, rows: int) -> list[tuple[int, int]]:
-    """Cuts a stream into one segment per row; where rows outnumber masks, the empty ones are left out."""
-    rows = min(rows, length)
-    return [(row * length // rows, (row + 1) * length // rows) for row in range(rows)]
-
-
 def _filters_per_round(row_axis: str, arch: Phantom2D) -> int:
     return arch.cores if row_axis == "filters" else arch.cols
+
+
+def _rounds(row_axis: str, cut: Streams, arch: Phantom2D) -> int:
+    return -(-cut.filters // _filters_per_round(row_axis, arch))
 
 
 def _filter_order(kernels: Kernels, arch: Phantom2D) -> Int[np.ndarray, " filters"]:
@@ -104,7 +109,7 @@ def _job_loads(cut: Streams, kernels: Kernels) -> Int[np.ndarray, "filters jobs"
     return np.repeat(kernels.chunk_loads.sum(1).reshape(-1, 1), cut.jobs, axis=1)
 
 
-def _place_jobs(loads: Int[np.ndarray, "filters jobs"], arch: Phantom2D) -> Int[np.ndarray, "rounds jobs"]:
+def place_jobs(loads: Int[np.ndarray, "filters jobs"], arch: Phantom2D) -> Int[np.ndarray, "rounds jobs"]:
     """Places the jobs of each round on rows of the mesh; `loads` has its filters in order of rounds."""
     filters, jobs = loads.shape
     rounds = -(-filters // arch.cols)

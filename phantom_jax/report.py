@@ -122,7 +122,7 @@ class Report:
             console.print(table)
 
     def _sum(self, of: Callable[[LayerReport], np.ndarray]) -> Int64[np.ndarray, " batch"]:
-        return np.sum([of(layer) for layer in self.layers], axis=0, dtype=np.int64)
+        return np.stack([of(layer) for layer in self.layers]).sum(axis=0)
 
     def _cycles_table(self) -> Table:
         images = len(self.cycles)

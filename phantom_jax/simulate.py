@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Iterable
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.core import count_jobs
@@ -44,7 +44,7 @@ def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
         if not isinstance(layer, Layer):
             raise ValueError(f"layers[{index}] must be a Layer, got {layer!r}.")
         name = layer.name if layer.name is not None else f"layer{index}"
-        if isinstance(layer.weights, jax.core.Tracer) or isinstance(layer.activations, jax.core.Tracer):
+        if any(isinstance(array, Tracer) for array in (layer.weights, layer.activations)):
             raise ValueError(f"layers[{index}] ({name}) holds traced arrays; simulate needs concrete masks.")
         if reports and layer.batch != len(reports[0].cycles):
             raise ValueError(

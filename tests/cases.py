@@ -1,6 +1,7 @@
 """What the tests draw from: architectures, layers and their scalar twins."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ def twin(arch: Phantom2D) -> scalar.Arch:
     return scalar.Arch(**dataclasses.asdict(arch))
 
 
-def problem(layer: Layer, image: int, padding: object = None) -> scalar.Problem:
+def problem(layer: Layer, image: int, padding: Any = None) -> scalar.Problem:
     """Returns the reference's form of one image of a layer; `padding` is what the user wrote, if it is known."""
     activations = np.asarray(layer.activations)[image]
     if not layer.is_conv:
@@ -52,9 +53,8 @@ def problem(layer: Layer, image: int, padding: object = None) -> scalar.Problem:
 
 def random_mask(rng: np.random.Generator, shape: tuple[int, ...], density: float, spread: bool) -> np.ndarray:
     """Returns a mask whose density varies over its last axis if `spread`, with dead and full slices."""
-    if spread:
-        density = rng.choice([0.0, density / 2, density, 1.0], size=shape[-1])
-    return rng.random(shape) < density
+    per_slice = rng.choice([0.0, density / 2, density, 1.0], size=shape[-1]) if spread else density
+    return rng.random(shape) < per_slice
 
 
 @st.composite
@@ -106,8 +106,8 @@ def layers(draw: st.DrawFn, batch: int | None = None) -> tuple[Layer, object]:
         written = "pairs"
     lacking = [max(0, extent - size) for size, extent in zip(sizes, extents, strict=True)]
     if written == "int":
-        padding: object = max(lacking) + draw(st.integers(0, 1))
-        pads: object = [(padding, padding)] * rank
+        padding: Any = max(lacking) + draw(st.integers(0, 1))
+        pads: Any = [(padding, padding)] * rank
     elif written == "pairs":
         padding = [(lack + draw(st.integers(0, 2)), draw(st.integers(0, 2))) for lack in lacking]
         pads = padding
@@ -125,3 +125,9 @@ def layers(draw: st.DrawFn, batch: int | None = None) -> tuple[Layer, object]:
         feature_group_count=groups,
     )
     return layer, pads
+
+
+def dimension_numbers(layer: Layer) -> tuple[str, str, str]:
+    """Returns JAX's name for the layouts of a convolution: channels last, and kernels as HWIO."""
+    spatial = "DHW"[3 - len(layer.strides) :]
+    return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"

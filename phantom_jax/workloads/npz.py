@@ -29,6 +29,7 @@ class NpzWorkload(Workload):
     path: pathlib.Path
     layers: tuple[Layer, ...]
     notes: tuple[str, ...]
+    seed: None = None
 
     def __len__(self) -> int:
         return len(self.layers)

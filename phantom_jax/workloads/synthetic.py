@@ -30,6 +30,9 @@ class SyntheticLayer:
 class SyntheticWorkload(Workload):
     """A network of `SyntheticLayer`s whose masks are made when a layer is asked for."""
 
+    seed: int
+    notes = ()
+
     def __init__(self, name: str, layers: Sequence[SyntheticLayer], densities: str, seed: int, images: int) -> None:
         """Describes a workload; draws nothing yet.
 

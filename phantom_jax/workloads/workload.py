@@ -11,8 +11,8 @@ class Workload(Sequence[Layer]):
     """A named sequence of layers. Layers may be made on demand, so iterate once rather than index often."""
 
     name: str
-    seed: int | None = None  # of its masks, if they are drawn
-    notes: tuple[str, ...] = ()  # what a user should know about how it was read
+    seed: Any  # an int that its masks are drawn from, None where they are not drawn
+    notes: tuple[str, ...]  # what a user should know about how it was read
 
     @abc.abstractmethod
     def provenance(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ is placed, what a round lasts.
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 
 @dataclasses.dataclass
@@ -28,10 +29,10 @@ class Arch:
 class Problem:
     """Section 2, one image: masks as any array that can be indexed by a tuple, geometry per spatial axis."""
 
-    weights: object  # [*kernel, Cin/groups, K] or [Cin, K]
-    activations: object  # [*spatial, Cin] or [Q, Cin]
+    weights: Any  # [*kernel, Cin/groups, K] or [Cin, K]
+    activations: Any  # [*spatial, Cin] or [Q, Cin]
     strides: tuple = ()
-    padding: object = ()  # "SAME", "VALID" or (low, high) pairs
+    padding: Any = ()  # "SAME", "VALID" or (low, high) pairs
     input_dilation: tuple = ()
     kernel_dilation: tuple = ()
     groups: int = 1
@@ -106,8 +107,8 @@ def chunk(line, arch):
 def counts_of(kernel_chunk, window_chunk):
     """Section 3: the entries' counts of one lookahead mask, one per column."""
     return [
-        sum(w & a for w, a in zip(kernel_column, window_column))
-        for kernel_column, window_column in zip(kernel_chunk, window_chunk)
+        sum(w & a for w, a in zip(kernel_column, window_column, strict=True))
+        for kernel_column, window_column in zip(kernel_chunk, window_chunk, strict=True)
     ]
 
 
@@ -115,14 +116,14 @@ def issue_cycles(counts, arch):
     """Section 4.2: the cycle, from 1, in which each entry of one PE issues; 0 for entries of count 0."""
     issued = [0] * len(counts)
     cycle = 0
-    while any(count and not issued[l] for l, count in enumerate(counts)):
+    while any(count and not issued[index] for index, count in enumerate(counts)):
         cycle += 1
         free = arch.threads
-        for l, count in enumerate(counts):
-            if issued[l] or count == 0:
+        for index, count in enumerate(counts):
+            if issued[index] or count == 0:
                 continue
             if count <= free:
-                issued[l] = cycle
+                issued[index] = cycle
                 free -= count
             elif arch.selector == "in_order":
                 break
@@ -133,8 +134,10 @@ def run_block(masks, arch):
     """Section 4: one block, given the P counts of each of its masks. Returns (cycles, bins per PE)."""
     bins = []
     for p in range(arch.pes):
-        columns = [(p + l) % arch.pes if arch.intra_balance else p for l in range(len(masks))]
-        bins.append(max(issue_cycles([mask[column] for mask, column in zip(masks, columns)], arch), default=0))
+        columns = [(p + index) % arch.pes if arch.intra_balance else p for index in range(len(masks))]
+        bins.append(
+            max(issue_cycles([mask[column] for mask, column in zip(masks, columns, strict=True)], arch), default=0)
+        )
     return max(1, *bins), bins
 
 
@@ -190,7 +193,7 @@ def place_jobs(loads, arch):
     jobs = len(loads[0])
     if not arch.inter_balance:
         return [j % arch.rows for j in range(jobs)]
-    placed = [None] * jobs
+    placed = [-1] * jobs
     rows = [[0] * len(loads) for _ in range(arch.rows)]  # load per row and filter
     for j in sorted(range(jobs), key=lambda j: (-sum(load[j] for load in loads), j)):
         key = lambda r: (max(rows[r][c] + load[j] for c, load in enumerate(loads)), sum(rows[r]), r)  # noqa: B023, E731
@@ -267,7 +270,7 @@ def simulate(problem, arch):
             w & a
             for k, line in enumerate(kernels)
             for window in windows[k // (filters // problem.groups)]
-            for w, a in zip(line, window)
+            for w, a in zip(line, window, strict=True)
         ),
         "row_axis": row_axis,
         "stream": "positions" if along_positions else "chunks",
