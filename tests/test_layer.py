@@ -16,7 +16,7 @@ ACTIVATIONS = np.ones((1, 5, 6, 2), bool)
 
 
 @given(cases.layers())
-def test_output_shape_is_that_of_jax(drawn: tuple[Layer, object]) -> None:
+def test_output_shape_is_that_of_jax(drawn: tuple[Layer, Any]) -> None:
     layer, padding = drawn
     if not layer.is_conv:
         return
@@ -57,7 +57,8 @@ def test_ways_to_write_the_same_padding(padding: Any) -> None:
 
 def test_takes_lists_scalars_of_numpy_and_bfloat16() -> None:
     assert Layer.dense([[1, 0], [0, 1]], [[1, 0]]).filters == 2
-    assert Layer.conv(WEIGHTS, ACTIVATIONS, strides=np.int64(2)).strides == (2, 2)
+    stride: Any = np.int64(2)
+    assert Layer.conv(WEIGHTS, ACTIVATIONS, strides=stride).strides == (2, 2)
     assert Layer.dense(jnp.ones((3, 2), jnp.bfloat16), jnp.ones((1, 3), jnp.bfloat16)).reduction == 3
 
 

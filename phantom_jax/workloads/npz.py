@@ -88,11 +88,14 @@ def _read_layer(path: pathlib.Path, file: Any, name: str) -> Layer:
     """Reads one layer; its masks are kept as booleans."""
     arrays = {}
     for part in ("weights", "activations", *_GEOMETRY):
-        if f"{name}_{part}" in file.files:
+        key = f"{name}_{part}"
+        if key in file.files:
             try:
-                arrays[part] = file[f"{name}_{part}"]
+                arrays[part] = file[key]
             except _DAMAGE as error:
-                raise ValueError(f"{path}: the array {name}_{part} cannot be read: {error}") from error
+                raise ValueError(f"{path}: the array {key} cannot be read: {error}") from error
+            if not isinstance(arrays[part], np.ndarray):  # a member that is not in NumPy's format comes as bytes
+                raise ValueError(f"{path}: the array {key} cannot be read: it is not in NumPy's format.")
     weights, activations = arrays.pop("weights"), arrays.pop("activations")
     geometry = {part: value.tolist() for part, value in arrays.items()}
     try:

@@ -1,0 +1,202 @@
+"""The main job as its users meet it: from the command line."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from conf import schema
+from experiments import command
+from phantom_jax import Phantom2D, simulate, workloads
+
+ROOT = pathlib.Path(__file__).parent.parent
+PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
+
+
+def run(directory: pathlib.Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Runs the main job in a directory, as `scripts/run` does."""
+    arguments = [sys.executable, "-m", "experiments.simulate", *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture
+def masks(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A small file of masks."""
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "masks.npz",
+        c1_weights=rng.random((3, 3, 8, 12)) < 0.4,
+        c1_activations=rng.random((2, 10, 10, 8)) < 0.5,
+        fc_weights=rng.random((200, 30)) < 0.3,
+        fc_activations=rng.random((2, 200)) < 0.5,
+        loss=np.zeros(3),
+    )
+    return tmp_path / "masks.npz"
+
+
+def test_prints_tables_and_writes_results(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
+    done = run(tmp_path, "workload=npz", "workload.path=masks.npz", "arch=phantom_md", "arch.rows=5")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "Note: masks.npz: ignored 1 unknown arrays: loss" in lines
+    assert any(line.split()[:2] == ["c1", "3x3"] for line in lines)
+    directory = pathlib.Path(lines[-1])
+    assert directory.parents[1] == tmp_path / "outputs"
+    assert sorted(path.name for path in directory.iterdir()) == [".hydra", "results.json", "simulate.log"]
+
+    results = json.loads((directory / "results.json").read_text())
+    expected = simulate(workloads.read_npz(masks), Phantom2D(rows=5, lookahead=18)).to_dict()
+    assert {key: results[key] for key in expected} == expected
+    assert results["schema_version"] == 1
+    assert results["workload"] == {"name": "masks", "path": "masks.npz", "images": 2}
+    assert results["seed"] is None
+    assert results["versions"]["numpy"] == np.__version__
+    assert set(results) == {*expected, "schema_version", "workload", "seed", "versions", "git_revision", "git_modified"}
+
+
+def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
+    done = run(tmp_path, "--multirun", "workload=npz", f"workload.path={masks}", f"arch={','.join(PRESETS)}", "seed=0")
+    assert done.returncode == 0, done.stderr
+    directories = sorted(path.parent for path in tmp_path.glob("outputs/*/*/*/results.json"))
+    assert [directory.name for directory in directories] == ["0", "1", "2"]
+    assert done.stdout.splitlines()[-1] == str(directories[-1])
+    lookaheads = [json.loads((path / "results.json").read_text())["architecture"]["lookahead"] for path in directories]
+    assert lookaheads == [9, 18, 27]
+
+
+def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
+    done = run(tmp_path, "--multirun", "workload=npz", f"workload.path={masks}", "arch.rows=0,2")
+    assert done.returncode == 1
+    assert "rows must be a positive integer, got 0." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(list(tmp_path.glob("outputs/*/*/1/results.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["arch.rows=0"], "rows must be a positive integer, got 0."),
+        (["arch.lookahead=1.5"], "lookahead must be a positive integer, got 1.5."),
+        (["arch.selector=fastest"], "selector must be one of in_order, out_of_order, got 'fastest'."),
+        (["arch=phantom"], "Could not find 'arch/phantom'"),
+        (["workload=vgg17"], "Could not find 'workload/vgg17'"),
+        (["workload.name=vgg17"], "workload.name must be vgg16 or npz, got 'vgg17'."),
+        (["workload=npz"], "Missing mandatory value: workload.path"),
+        (
+            ["workload=npz", "workload.path=nowhere.npz"],
+            "path must name an .npz file, got 'nowhere.npz', which is missing",
+        ),
+        (["arch.depth=3"], "Key 'depth' not in 'ArchConfig'"),
+        (["hydra.run.dir=masks.npz/out"], "must name a directory that can be written"),
+    ],
+)
+def test_mistakes_end_in_a_message(
+    tmp_path: pathlib.Path, masks: pathlib.Path, overrides: list[str], message: str
+) -> None:
+    done = run(tmp_path, *overrides)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_full_errors_can_be_had(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    done = run(tmp_path, "arch.rows=0")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_killed_write_leaves_no_half_of_a_file(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "results.json"
+    program = f"""
+import os, pathlib, signal
+from experiments import command
+os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)  # just before the file would take its name
+command.write_json(pathlib.Path({str(path)!r}), {{"new": 1}})
+"""
+    for before in (None, '{"old": 1}'):
+        if before:
+            path.write_text(before)
+        killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60)
+        assert killed.returncode == -9
+        assert (path.read_text() if path.exists() else None) == before
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        command.write_json(tmp_path / "results.json", {"ratio": float("nan")})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        command.write_json(tmp_path / "results.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_written_files_are_as_readable_as_others(tmp_path: pathlib.Path) -> None:
+    command.write_json(tmp_path / "results.json", {"a": [1, None]})
+    (tmp_path / "other").touch()
+    assert (tmp_path / "results.json").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert json.loads((tmp_path / "results.json").read_text()) == {"a": [1, None]}
+
+
+@pytest.fixture(scope="module")
+def hydra_config():
+    """Hydra's composition, in this process."""
+    schema.register()
+    with initialize_config_dir(version_base="1.3", config_dir=command.CONFIG_PATH):
+        yield lambda *overrides: compose("simulate", overrides=list(overrides))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_configured_presets_are_those_of_the_library(hydra_config, preset: str) -> None:
+    assert Phantom2D(**hydra_config(f"arch={preset}").arch) == Phantom2D.preset(preset)
+
+
+@pytest.mark.parametrize("group", ["arch", "workload"])
+def test_every_configuration_of_every_group_composes(hydra_config, group: str) -> None:
+    names = [path.stem for path in (ROOT / "conf" / group).glob("*.yaml")]
+    assert names
+    for name in names:
+        assert hydra_config(f"{group}={name}")[group]
+
+
+def test_schemas_refuse_unknown_keys(hydra_config) -> None:
+    with pytest.raises(HydraException, match=r"workload\.depth"):
+        hydra_config("workload.depth=3")
+
+
+def test_help_does_not_wait_for_jax() -> None:
+    program = "import sys; import experiments.simulate; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_the_library_imports_without_hydra() -> None:
+    program = "import sys; sys.modules['hydra'] = sys.modules['omegaconf'] = None; import phantom_jax"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_a_second_set_up_does_nothing() -> None:
+    if not (ROOT / ".venv/built-from.lock").exists():
+        pytest.skip("these tests do not run in the environment that scripts/setup builds")
+    done = subprocess.run([ROOT / "scripts/setup"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_vgg16_from_the_command_line(tmp_path: pathlib.Path) -> None:
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").read_text())
+    assert [layer["name"] for layer in results["layers"]][::15] == ["conv1_1", "fc8"]
+    assert (results["workload"]["name"], results["seed"]) == ("vgg16", 0)
+    # Deterministic: the masks come from the seed. Cycles as of the first version of this model.
+    assert results["totals"]["cycles"] == [15157309]
