@@ -2,8 +2,11 @@
 
 import io
 import json
+import pathlib
+import re
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from phantom_jax import Layer, Phantom2D, Report, simulate
@@ -90,3 +93,9 @@ def test_table_of_the_stack_adds_up_to_100() -> None:
     table = REPORT.tables()[1]
     shares = [sum(float(str(list(column.cells)[row])) for column in table.columns[1:]) for row in range(3)]
     np.testing.assert_allclose(shares, 100, atol=0.31)  # six components, rounded to 0.1
+
+
+def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1), {})  # pyright: ignore[reportOptionalMemberAccess]
+    assert "3x3 64>128 @14x14" in capsys.readouterr().out
