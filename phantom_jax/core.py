@@ -20,7 +20,9 @@ from phantom_jax.arch import Phantom2D
 from phantom_jax.lowering import Kernels, Streams, Windows
 from phantom_jax.selector import selector_bins
 
-_TILE_ENTRIES = 1 << 21  # entries per tile, so that a tile's state stays in a core's cache
+# Blocks by filters in a tile, and entries at most: large enough for few calls, small enough for a core's cache.
+_TILE_BLOCKS = 1 << 15
+_TILE_ENTRIES = 1 << 21
 _TILE_FILTERS = (1, 8, 64)  # tiles come in these widths: depthwise, grouped, and everything else
 _LONG_LOOKAHEAD = 64  # a longer block is cut down to the stream's length, in powers of two
 
@@ -152,7 +154,8 @@ def _tiles(
     """
     filters = rows.shape[-1]
     width = next((width for width in _TILE_FILTERS if width >= filters), _TILE_FILTERS[-1])
-    height = _power_of_two(max(1, _TILE_ENTRIES // (width * units.shape[1] * units.shape[2])) + 1) // 2
+    height = min(_TILE_BLOCKS, _TILE_ENTRIES // (units.shape[1] * units.shape[2])) // width
+    height = _power_of_two(max(1, height) + 1) // 2  # rounded down
     alive = np.asarray(units.reshape(len(units), -1).any(1))  # units without a non-zero activation have no work
 
     def count(first: int, chosen: Int[np.ndarray, " tile"]) -> tuple:
