@@ -33,9 +33,24 @@ class WorkloadConfig:
 
 @dataclasses.dataclass
 class SyntheticConfig(WorkloadConfig):
-    """A network with masks drawn from published densities."""
+    """A network with drawn masks: arguments of `phantom_jax.workloads.SyntheticWorkload`, which validates them."""
 
-    images: Any = 1  # images per layer, each with activation masks of its own
+    size: Any = 224  # side of the input picture
+    images: Any = 1  # each with activation masks of its own
+    densities: Any = None  # name of a density table of the network; its first by default
+    weight_density: Any = None  # one density for all layers, in place of the table's
+    activation_density: Any = None  # likewise
+    masks: str = "iid"  # iid, or channel: densities vary over filters and channels
+    weight_spread: Any = 0.23  # for channel: standard deviation of filters' densities, relative to the largest possible
+    activation_spread: Any = 0.77  # likewise of channels of the activations
+    weight_pattern: Any = None  # kernel, channel, or N:M such as "2:4"
+
+
+@dataclasses.dataclass
+class MobileNetConfig(SyntheticConfig):
+    """A network with a width."""
+
+    width: Any = 1.0  # multiplier of all channels
 
 
 @dataclasses.dataclass
@@ -60,4 +75,5 @@ def register() -> None:
     store.store(group="schema", name="simulate", node=SimulateConfig)
     store.store(group="schema", name="arch", node=ArchConfig)
     store.store(group="schema", name="synthetic", node=SyntheticConfig)
+    store.store(group="schema", name="mobilenet", node=MobileNetConfig)
     store.store(group="schema", name="npz", node=NpzConfig)

@@ -19,17 +19,11 @@ def main(config: DictConfig) -> None:
     from rich.progress import track
 
     from experiments import provenance
-    from phantom_jax import Phantom2D, simulate, workloads
+    from experiments.workload import load_workload
+    from phantom_jax import Phantom2D, simulate
 
     arch = Phantom2D(**{str(name): value for name, value in config.arch.items()})
-    match config.workload.name:
-        case "vgg16":
-            workload = workloads.vgg16(seed=config.seed, images=config.workload.images)
-        case "npz":
-            workload = workloads.read_npz(config.workload.path)
-        case unknown:
-            raise ValueError(f"workload.name must be vgg16 or npz, got {unknown!r}.")
-
+    workload = load_workload(config)
     layers = track(workload, "Counting cycles", total=len(workload), console=Console(stderr=True), transient=True)
     report = simulate(layers, arch)
 

@@ -1,6 +1,7 @@
 """Checks that the boundary modules share: each names the argument, what came and what was expected."""
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,3 +34,18 @@ def one_of(argument: str, value: Any, choices: tuple[str, ...]) -> str:
     if isinstance(value, str) and value in choices:
         return value
     raise ValueError(f"{argument} must be one of {', '.join(choices)}, got {value!r}.")
+
+
+def number(argument: str, value: Any, wanted: str, is_valid: Callable[[float], bool]) -> float:
+    """Returns `value` as a float if it is a number that `is_valid` accepts; `wanted` says in words which those are.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and is_valid(float(value))
+    ):
+        return float(value)
+    raise ValueError(f"{argument} must be {wanted}, got {value!r}.")

@@ -87,7 +87,10 @@ def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: p
         (["arch.selector=fastest"], "selector must be one of in_order, out_of_order, got 'fastest'."),
         (["arch=phantom"], "Could not find 'arch/phantom'"),
         (["workload=vgg17"], "Could not find 'workload/vgg17'"),
-        (["workload.name=vgg17"], "workload.name must be vgg16 or npz, got 'vgg17'."),
+        (
+            ["workload.name=vgg17"],
+            "workload.name must be one of npz, vgg16, mobilenet_v1, resnet50, inceptionnext_t, got 'vgg17'.",
+        ),
         (["workload=npz"], "Missing mandatory value: workload.path"),
         (
             ["workload=npz", "workload.path=nowhere.npz"],

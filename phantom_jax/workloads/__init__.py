@@ -1,8 +1,31 @@
-"""Networks to simulate: sequences of layers with masks from published densities, or from a user's file."""
+"""Networks to simulate: sequences of layers with masks drawn from densities, or from a user's file."""
 
+from phantom_jax.workloads.inceptionnext_t import inceptionnext_t
+from phantom_jax.workloads.mobilenet_v1 import mobilenet_v1
+from phantom_jax.workloads.network import DensityTable, LayerShape, Network
 from phantom_jax.workloads.npz import read_npz
-from phantom_jax.workloads.synthetic import SyntheticLayer, SyntheticWorkload
+from phantom_jax.workloads.resnet50 import resnet50
+from phantom_jax.workloads.synthetic import SyntheticWorkload
 from phantom_jax.workloads.vgg16 import vgg16
 from phantom_jax.workloads.workload import Workload
 
-__all__ = ["SyntheticLayer", "SyntheticWorkload", "Workload", "read_npz", "vgg16"]
+NETWORKS = {
+    "vgg16": vgg16,
+    "mobilenet_v1": mobilenet_v1,
+    "resnet50": resnet50,
+    "inceptionnext_t": inceptionnext_t,
+}
+
+__all__ = [
+    "NETWORKS",
+    "DensityTable",
+    "LayerShape",
+    "Network",
+    "SyntheticWorkload",
+    "Workload",
+    "inceptionnext_t",
+    "mobilenet_v1",
+    "read_npz",
+    "resnet50",
+    "vgg16",
+]

@@ -1,99 +1,140 @@
-"""Masks drawn from densities: independent bits, the same for the same seed on every machine (SPEC 9)."""
+"""A network with drawn masks."""
 
-import dataclasses
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
-from phantom_jax.checks import integer
+from phantom_jax.checks import integer, one_of
 from phantom_jax.layer import Layer
+from phantom_jax.workloads.masks import Draws, beta_densities, check_density, check_pattern, check_spread, n_of_m
+from phantom_jax.workloads.network import LayerShape, Network
 from phantom_jax.workloads.workload import Workload
 
-_DRAWS = 1 << 22  # 32-bit numbers drawn at a time
-
-
-@dataclasses.dataclass(frozen=True)
-class SyntheticLayer:
-    """The shape of a layer and the densities of its masks; `geometry` holds further arguments of `Layer.conv`."""
-
-    name: str
-    weights: tuple[int, ...]  # [*kernel, Cin/groups, K], or [Cin, K] for a dense layer
-    activations: tuple[int, ...]  # [*spatial, Cin], or [Cin]
-    weight_density: float
-    activation_density: float
-    geometry: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+KINDS = ("iid", "channel")
+_DENSITIES_OF_SLICES = 1 << 32  # streams of the densities of channels and filters, beside those of the bits
 
 
 class SyntheticWorkload(Workload):
-    """A network of `SyntheticLayer`s whose masks are made when a layer is asked for."""
+    """The layers of a network, with masks that are drawn when a layer is asked for."""
 
     seed: int
-    notes = ()
 
-    def __init__(self, name: str, layers: Sequence[SyntheticLayer], densities: str, seed: int, images: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        seed: int = 0,
+        images: int = 1,
+        densities: str | None = None,
+        weight_density: float | None = None,
+        activation_density: float | None = None,
+        masks: str = "iid",
+        weight_spread: float = 0.23,
+        activation_spread: float = 0.77,
+        weight_pattern: str | None = None,
+    ) -> None:
         """Describes a workload; draws nothing yet.
 
+        The default spreads are the means over eight layers of a real sparse MobileNetV1, of half width at 128x128,
+        from the artifact of Sparseloop (MICRO 2022).
+
         Args:
-            name: The network.
-            layers: Its layers, in order.
-            densities: The source of the densities.
+            network: Shapes and density tables.
             seed: Seed of the masks, from 0 to 2^64 - 1.
-            images: Images B, each with masks of its own.
+            images: Images B, each with activation masks of its own.
+            densities: Name of the density table; by default the network's first.
+            weight_density: One density for the weights of all layers, in place of the table's.
+            activation_density: One density for the input activations of all layers, in place of the table's.
+            masks: `"iid"`, independent bits; or `"channel"`, where the density of each filter of the weights and of
+                each channel of the activations is drawn from a Beta distribution first.
+            weight_spread: For `"channel"`, the standard deviation of filters' densities over
+                sqrt(mean * (1 - mean)).
+            activation_spread: Likewise of channels of the activations.
+            weight_pattern: None, for weights as `masks` says; `"kernel"` keeps or drops the kernel of each pair of
+                channel and filter as a whole, `"channel"` that of each input channel over all filters; `"N:M"` keeps
+                exactly N of every M consecutive input channels, whatever the density.
 
         Raises:
-            ValueError: The seed or the number of images is not valid.
+            ValueError: An argument is not valid.
         """
-        self.name = name
-        self._layers = tuple(layers)
-        self._densities = densities
+        self.name = network.name
+        self._network = network
         self.seed = integer("seed", seed, minimum=0)
         if self.seed >= 1 << 64:
             raise ValueError(f"seed must be below 2^64, got {seed}.")
         self._images = integer("images", images, minimum=1)
+        self._table_name = one_of(
+            "densities", next(iter(network.tables)) if densities is None else densities, tuple(network.tables)
+        )
+        self._table = network.tables[self._table_name]
+        self._kind = one_of("masks", masks, KINDS)
+        self._weight_density = None if weight_density is None else check_density("weight_density", weight_density)
+        self._activation_density = (
+            None if activation_density is None else check_density("activation_density", activation_density)
+        )
+        self._weight_spread = check_spread("weight_spread", weight_spread)
+        self._activation_spread = check_spread("activation_spread", activation_spread)
+        self._pattern_name, self._pattern = weight_pattern, check_pattern("weight_pattern", weight_pattern)
+        # With densities for all layers given, no table is needed.
+        needs_table = self._weight_density is None or self._activation_density is None
+        known = self._table.weights.keys() if needs_table else {layer.name for layer in network.layers}
+        self._layers = [(index, layer) for index, layer in enumerate(network.layers) if layer.name in known]
+        left_out = [layer.name for layer in network.layers if layer.name not in known]
+        self.notes = tuple(self._notes(needs_table, left_out))
 
     def __len__(self) -> int:
         return len(self._layers)
 
     def __getitem__(self, index: int) -> Layer:  # pyright: ignore[reportIncompatibleMethodOverride] - no slices
-        index = range(len(self))[index]
-        layer = self._layers[index]
-        weights = iid_mask(layer.weights, layer.weight_density, self.seed, 2 * index)
-        activations = iid_mask((self._images, *layer.activations), layer.activation_density, self.seed, 2 * index + 1)
-        if weights.ndim == 2:
-            return Layer.dense(weights, activations, name=layer.name)
-        return Layer.conv(weights, activations, **layer.geometry, name=layer.name)
+        number, shape = self._layers[index]
+        weights, activations = self._draw_weights(number, shape), self._draw_activations(number, shape)
+        if len(shape.weights) == 2:
+            return Layer.dense(weights, activations, name=shape.name)
+        return Layer.conv(weights, activations, **shape.geometry, name=shape.name)
 
     def provenance(self) -> dict[str, Any]:
-        """Returns the source of densities and masks."""
+        """Returns the sources of shapes and densities, and how the masks are drawn."""
         return {
             "name": self.name,
-            "densities": self._densities,
-            "masks": "iid, Philox4x64-10 keyed by (seed, 2 * layer + (0 weights, 1 activations))",
+            "shapes": self._network.source,
+            "densities": self._table_name,
+            "densities_source": self._table.source,
+            "densities_assumed": self._table.assumed,
+            "weight_density": self._weight_density,
+            "activation_density": self._activation_density,
+            "masks": self._kind,
+            "weight_spread": self._weight_spread if self._kind == "channel" else None,
+            "activation_spread": self._activation_spread if self._kind == "channel" else None,
+            "weight_pattern": self._pattern_name,
+            "generator": "Philox4x64-10 keyed by (seed, 2 * layer + (0 weights, 1 activations))",
             "images": self._images,
         }
 
+    def _notes(self, needs_table: bool, left_out: list[str]) -> list[str]:
+        notes = []
+        if needs_table and self._table.assumed:
+            notes.append(f"{self.name}: assumed, not published: {self._table.assumed}.")
+        if left_out:
+            notes.append(f"{self.name}: the density table {self._table_name} leaves out {', '.join(left_out)}.")
+        return notes
 
-def iid_mask(shape: Sequence[int], density: float, seed: int, stream: int) -> Bool[np.ndarray, "..."]:
-    """Returns a mask of independent bits that are ones with probability `density`, to within 2^-32.
+    def _draw_weights(self, number: int, shape: LayerShape) -> Any:
+        draws = Draws(self.seed, 2 * number)
+        density = self._table.weights[shape.name] if self._weight_density is None else self._weight_density
+        channels, filters = shape.weights[-2:]
+        if isinstance(self._pattern, tuple):
+            return n_of_m(draws, shape.weights, *self._pattern)
+        if self._pattern is not None:
+            kept = draws.bits((channels, filters if self._pattern == "kernel" else 1), density)
+            return np.broadcast_to(kept, shape.weights).copy()
+        return draws.bits(shape.weights, self._slice_densities(number, 0, density, self._weight_spread, filters))
 
-    A bit is a one where a 32-bit number of the counter-based generator Philox4x64-10, keyed by (seed, stream), lies
-    below an integer threshold. Only the raw numbers are used, so the bits do not depend on NumPy's version.
+    def _draw_activations(self, number: int, shape: LayerShape) -> Any:
+        density = self._table.activations[shape.name] if self._activation_density is None else self._activation_density
+        densities = self._slice_densities(number, 1, density, self._activation_spread, shape.activations[-1])
+        return Draws(self.seed, 2 * number + 1).bits((self._images, *shape.activations), densities)
 
-    Args:
-        shape: Shape of the mask.
-        density: From 0 to 1.
-        seed: First word of the key.
-        stream: Second word of the key.
-    """
-    threshold = np.uint64(round(density * (1 << 32)))
-    generator = np.random.Philox(key=np.array([seed, stream], np.uint64))
-    size = math.prod(shape)
-    bits = np.empty(size + size % 2, bool)
-    for start in range(0, size, _DRAWS):
-        draws = min(_DRAWS, len(bits) - start)
-        numbers = generator.random_raw(draws // 2).astype("<u8", copy=False).view("<u4")
-        np.less(numbers, threshold, out=bits[start : start + draws])
-    return bits[:size].reshape(shape)
+    def _slice_densities(self, number: int, which: int, mean: float, spread: float, count: int) -> Any:
+        """Returns the density of all slices of the last axis, or of each."""
+        if self._kind == "iid":
+            return mean
+        return beta_densities(Draws(self.seed, _DENSITIES_OF_SLICES + 2 * number + which), mean, spread, count)

@@ -1,48 +1,55 @@
-"""VGG16 at 224x224 with the densities of Deep Compression."""
+"""VGG16: 13 convolutions and 3 fully connected layers."""
 
-from phantom_jax.workloads.synthetic import SyntheticLayer, SyntheticWorkload
+from phantom_jax.workloads.network import DensityTable, LayerShape, Network, conv_shape, picture_side
 
-# Shapes: Simonyan and Zisserman, arXiv:1409.1556, configuration D. Densities in per cent, weights of each layer and
-# activations at its output: Han et al., Learning both Weights and Connections for Efficient Neural Networks, 2015.
-_SOURCE = "Han et al. 2015 (weights per layer; input activations: the output density of the layer before, 1 at first)"
-_CONVOLUTIONS = (  # name, output side, channels, filters, weight density, output density
-    ("conv1_1", 224, 3, 64, 58, 53),
-    ("conv1_2", 224, 64, 64, 22, 89),
-    ("conv2_1", 112, 64, 128, 34, 80),
-    ("conv2_2", 112, 128, 128, 36, 81),
-    ("conv3_1", 56, 128, 256, 53, 68),
-    ("conv3_2", 56, 256, 256, 24, 70),
-    ("conv3_3", 56, 256, 256, 42, 64),
-    ("conv4_1", 28, 256, 512, 32, 51),
-    ("conv4_2", 28, 512, 512, 27, 45),
-    ("conv4_3", 28, 512, 512, 34, 34),
-    ("conv5_1", 14, 512, 512, 35, 32),
-    ("conv5_2", 14, 512, 512, 29, 29),
-    ("conv5_3", 14, 512, 512, 36, 19),
-)
-_DENSE = (  # name, channels, filters, weight density, output density
-    ("fc6", 25088, 4096, 4, 38),
-    ("fc7", 4096, 4096, 4, 42),
-    ("fc8", 4096, 1000, 23, 100),
-)
+_SOURCE = "Simonyan and Zisserman, arXiv:1409.1556, configuration D"
+_STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions and filters between poolings
+
+# Han et al., Learning both Weights and Connections for Efficient Neural Networks, 2015: per cent of weights kept, and
+# of activations that are not zero at each layer's output.
+_HAN_WEIGHTS = (58, 22, 34, 36, 53, 24, 42, 32, 27, 34, 35, 29, 36, 4, 4, 23)
+_HAN_OUTPUTS = (53, 89, 80, 81, 68, 70, 64, 51, 45, 34, 32, 29, 19, 38, 42, 100)
+# As public simulators of SCNN (Parashar et al., ISCA 2017) set it: per cent of weights and of input activations.
+_SCNN_WEIGHTS = (57, 21, 33, 35, 53, 22, 41, 32, 26, 34, 35, 29, 36)
+_SCNN_INPUTS = (100, 50, 89, 79, 81, 63, 69, 71, 50, 45, 39, 33, 32)
 
 
-def vgg16(seed: int = 0, images: int = 1) -> SyntheticWorkload:
-    """Returns VGG16's 13 convolutions and 3 fully connected layers, with independent masks of published densities.
+def vgg16(size: int = 224) -> Network:
+    """Returns VGG16. Density tables: `han`, and `scnn` for the convolutions alone.
 
     Args:
-        seed: Seed of the masks.
-        images: Images B, each with activation masks of its own.
+        size: Side of the input picture, a multiple of 32.
 
     Raises:
-        ValueError: The seed or the number of images is not valid.
+        ValueError: The size is not valid.
     """
-    layers, density = [], 100
-    for name, side, channels, filters, weight_density, output_density in _CONVOLUTIONS:
-        shapes = (3, 3, channels, filters), (side, side, channels)
-        layers.append(SyntheticLayer(name, *shapes, weight_density / 100, density / 100, {"padding": "SAME"}))
-        density = output_density
-    for name, channels, filters, weight_density, output_density in _DENSE:
-        layers.append(SyntheticLayer(name, (channels, filters), (channels,), weight_density / 100, density / 100))
-        density = output_density
-    return SyntheticWorkload("vgg16", layers, _SOURCE, seed, images)
+    side, channels = picture_side(size), 3
+    layers = []
+    for stage, (depth, filters) in enumerate(_STAGES, 1):
+        for index in range(1, depth + 1):
+            layers.append(conv_shape(f"conv{stage}_{index}", side, 3, channels, filters))
+            channels = filters
+        side //= 2
+    channels = side * side * channels
+    for name, filters in (("fc6", 4096), ("fc7", 4096), ("fc8", 1000)):
+        layers.append(LayerShape(name, (channels, filters), (channels,)))
+        channels = filters
+    names = [layer.name for layer in layers]
+    return Network("vgg16", _SOURCE, tuple(layers), {
+        "han": DensityTable(
+            "Han et al. 2015; a layer's input has the density of the output before it",
+            "the input picture has no zeros; pooling leaves densities as they are",
+            _per_cent(names, _HAN_WEIGHTS),
+            _per_cent(names, (100, *_HAN_OUTPUTS[:-1])),
+        ),
+        "scnn": DensityTable(
+            "public simulators of SCNN (Parashar et al. 2017)",
+            "",
+            _per_cent(names[:13], _SCNN_WEIGHTS),
+            _per_cent(names[:13], _SCNN_INPUTS),
+        ),
+    })  # fmt: skip
+
+
+def _per_cent(names: list[str], values: tuple[int, ...]) -> dict[str, float]:
+    return {name: value / 100 for name, value in zip(names, values, strict=True)}
