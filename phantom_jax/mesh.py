@@ -71,21 +71,47 @@ def cut_segments(length: int, rows: int) -> list[tuple[int, int]]:
 
 def run_rounds(job_cycles: Int[np.ndarray, "filters jobs segments"], mapping: Mapping, arch: Phantom2D) -> MeshCycles:
     """Runs a layer's jobs in rounds; a round lasts as long as its slowest core."""
-    ordered = job_cycles[mapping.order]
-    if mapping.job_rows is None:
-        cores = ordered.sum(1)  # per filter: one core, or one for each segment
-    else:
-        filters = np.arange(len(ordered))
-        rows = mapping.job_rows[filters // arch.cols]  # [K, J]
-        cores = np.zeros((len(ordered), int(rows.max()) + 1), np.int64)
-        np.add.at(cores, (filters[:, None], rows), ordered[:, :, 0])
-    starts = np.arange(0, len(ordered), _filters_per_round(mapping.row_axis, arch))
+    cores = _run_cores(job_cycles, mapping, arch)
+    starts = np.arange(0, len(cores), _filters_per_round(mapping.row_axis, arch))
     slowest = np.maximum.reduceat(cores.max(1), starts)
     busy = int(cores.sum())
     # Cores at work, weighted by what their round lasts; all others of the mesh are idle.
     present = int(np.add.reduceat(np.count_nonzero(cores, axis=1), starts) @ slowest)
     cycles = int(slowest.sum())
     return MeshCycles(cycles=cycles, waiting=present - busy, idle=cycles * arch.cores - present)
+
+
+def map_cores(
+    job_cycles: Int[np.ndarray, "filters jobs segments"], mapping: Mapping, arch: Phantom2D
+) -> Int[np.ndarray, "rounds rows cols"]:
+    """Returns the cycles that each core of the mesh works in each round."""
+    cores = _run_cores(job_cycles, mapping, arch)
+    per_round = _filters_per_round(mapping.row_axis, arch)
+    cores = np.pad(cores, ((0, -len(cores) % per_round), (0, 0)))
+    if mapping.row_axis == "filters":
+        return cores.reshape(-1, arch.rows, arch.cols)
+    rows = np.arange(cores.shape[1])
+    if (
+        mapping.row_axis == "segments" and cores.shape[1] < arch.rows
+    ):  # masks fewer than rows, on the rows that have one
+        rows = -(-(rows + 1) * arch.rows // cores.shape[1]) - 1
+    on_mesh = np.zeros((len(cores) // arch.cols, arch.rows, arch.cols), np.int64)
+    on_mesh[:, rows] = cores.reshape(-1, arch.cols, cores.shape[1]).swapaxes(1, 2)
+    return on_mesh
+
+
+def _run_cores(
+    job_cycles: Int[np.ndarray, "filters jobs segments"], mapping: Mapping, arch: Phantom2D
+) -> Int[np.ndarray, "filters cores"]:
+    """Returns what each core that runs a filter works for it, with filters in the order of rounds."""
+    ordered = job_cycles[mapping.order]
+    if mapping.job_rows is None:
+        return ordered.sum(1)  # one core, or one for each segment
+    filters = np.arange(len(ordered))
+    rows = mapping.job_rows[filters // arch.cols]  # [K, J]
+    cores = np.zeros((len(ordered), int(rows.max()) + 1), np.int64)
+    np.add.at(cores, (filters[:, None], rows), ordered[:, :, 0])
+    return cores
 
 
 def _filters_per_round(row_axis: str, arch: Phantom2D) -> int:

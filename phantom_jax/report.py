@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -10,6 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas
 
 Ratio = float | None  # None where the denominator is 0
 
@@ -104,6 +107,42 @@ class Report:
             "totals": _numbers(self),
             "layers": [layer.to_dict() for layer in self.layers],
         }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns one flat row per layer and image, as plain values: for CSV files and data frames.
+
+        Shapes are text; components of the cycle stack are columns `stack_NAME`, in thread slots.
+        """
+        return [
+            {
+                "layer": layer.name,
+                "image": image,
+                "kind": layer.kind,
+                "shape": _shape_text(layer),
+                "weight_density": layer.weight_density,
+                "activation_density": layer.activation_density,
+                "row_axis": layer.row_axis,
+                "stream": layer.stream,
+                **{key: value[image] if isinstance(value, list) else value for key, value in numbers.items()},
+                **{f"stack_{component}": slots[image] for component, slots in stack.items()},
+            }
+            for layer in self.layers
+            for numbers in [_numbers(layer)]
+            for stack in [numbers.pop("stack")]
+            for image in range(len(self.cycles))
+        ]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Returns `rows` as a data frame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("Report.to_pandas needs pandas, which is not installed: pip install pandas") from error
+        return pandas.DataFrame(self.rows())
 
     def tables(self) -> tuple[Table, Table]:
         """Returns two tables for `rich`: cycles per layer, and the cycle stack per layer.

@@ -7,7 +7,7 @@ take no room.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,31 @@ _FULL_WORD = 0xFFFFFFFF
 def selector_bins(selector: str, threads: int) -> Callable[[UInt[Array, " lookahead"]], Int[Array, ""]]:
     """Returns the function from the counts of one PE's entries, in order, to the cycles that they take."""
     return functools.partial(_next_fit if selector == "in_order" else _first_fit, threads=threads)
+
+
+def issue_cycles(counts: Sequence[int], selector: str, threads: int) -> list[int]:
+    """Returns the cycle, from 1, in which each entry of one PE's block issues; 0 for entries of count 0.
+
+    In plain Python, one entry after the other: for pictures and explanations, where `selector_bins` only counts.
+
+    Args:
+        counts: Counts of the entries, in order; none above `threads`.
+        selector: The top-down selector.
+        threads: T.
+    """
+    free: list[int] = []  # free threads of each cycle so far
+    issued = []
+    for count in counts:
+        if count == 0:
+            issued.append(0)
+            continue
+        first = max(len(free) - 1, 0) if selector == "in_order" else 0
+        cycle = next((cycle for cycle in range(first, len(free)) if count <= free[cycle]), len(free))
+        if cycle == len(free):
+            free.append(threads)
+        free[cycle] -= count
+        issued.append(cycle + 1)
+    return issued
 
 
 def _next_fit(counts: UInt[Array, " lookahead"], threads: int) -> Int[Array, ""]:

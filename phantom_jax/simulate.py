@@ -5,12 +5,14 @@ from collections.abc import Iterable
 
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Int64
 
 from phantom_jax.arch import Phantom2D
+from phantom_jax.checks import integer
 from phantom_jax.core import count_jobs
 from phantom_jax.layer import Layer, nonzero
 from phantom_jax.lowering import lower_activations, lower_weights, streams
-from phantom_jax.mesh import map_layer, run_rounds
+from phantom_jax.mesh import map_cores, map_layer, run_rounds
 from phantom_jax.report import LayerReport, Report
 
 _INT64_MAX = np.iinfo(np.int64).max
@@ -55,6 +57,27 @@ def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
     if not reports:
         raise ValueError("layers must hold at least one Layer, got none.")
     return Report(tuple(reports), dataclasses.asdict(arch))
+
+
+def core_cycles(layer: Layer, arch: Phantom2D, image: int = 0) -> Int64[np.ndarray, "rounds rows cols"]:
+    """Returns the cycles that each core of the mesh works in each round of a layer, for one image.
+
+    A round lasts as long as the slowest of its cores, and the layer the sum of its rounds.
+
+    Args:
+        layer: The layer.
+        arch: The accelerator; the result has `arch.rows` by `arch.cols` cores.
+        image: Index of the image in the batch.
+
+    Raises:
+        ValueError: There is no such image.
+    """
+    if integer("image", image, minimum=0) >= layer.batch:
+        raise ValueError(f"image must be below the batch of {layer.batch}, got {image}.")
+    cut, kernels = streams(layer, arch), lower_weights(layer, arch)
+    mapping = map_layer(cut, kernels, arch)
+    jobs = count_jobs(kernels, lower_activations(layer, arch, image), cut, mapping.segments, arch)
+    return map_cores(jobs.cycles, mapping, arch)
 
 
 def _simulate_layer(layer: Layer, name: str, arch: Phantom2D) -> LayerReport:

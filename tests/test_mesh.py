@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phantom_jax import Phantom2D
+from phantom_jax import Layer, Phantom2D, core_cycles, simulate
 from phantom_jax.lowering import Streams
 from phantom_jax.mesh import ROW_AXES, Mapping, choose_row_axis, cut_segments, place_jobs, run_rounds
 from tests import cases
@@ -79,3 +79,29 @@ def test_layers_that_tie_row_axes_take_the_first(row_axis: str) -> None:
     assert chosen == row_axis
     assert len({critical[axis] for axis in later}) == 1
     assert choose_row_axis(Streams(1, jobs, length, filters, "positions"), arch)[0] == row_axis
+
+
+@given(cases.layers(batch=1), st.sampled_from(cases.ARCHS))
+def test_cores_of_the_mesh_add_up(drawn: tuple[Layer, object], arch: Phantom2D) -> None:
+    layer, _ = drawn
+    cores, report = core_cycles(layer, arch), simulate(layer, arch)
+    assert cores.shape[1:] == (arch.rows, arch.cols)
+    rounds = cores.max((1, 2))
+    assert rounds.sum() == report.cycles[0]
+    waits = (rounds[:, None, None] - cores) * arch.slots
+    assert waits[cores > 0].sum() == report.stack["inter_core"][0]
+    assert waits[cores == 0].sum() == report.stack["idle"][0]
+
+
+def test_segments_lie_on_their_rows() -> None:
+    """Five masks of ones on nine rows: rows 1, 3, 5, 7 and 8 hold one, floor(r*5/9) to floor((r+1)*5/9)."""
+    arch = Phantom2D(rows=9, cols=1, lookahead=2)
+    cores = core_cycles(Layer.dense(np.ones((9, 1)), np.ones((1, 5, 9))), arch)
+    bounds = scalar.segment_bounds(5, cases.twin(arch))
+    assert cores[0, :, 0].tolist() == [stop - start for start, stop in bounds]
+
+
+def test_core_cycles_of_no_such_image() -> None:
+    layer = Layer.dense(np.ones((9, 1)), np.ones((2, 5, 9)))
+    with pytest.raises(ValueError, match="image must be below the batch of 2, got 2"):
+        core_cycles(layer, Phantom2D(), image=2)

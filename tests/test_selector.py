@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phantom_jax.selector import selector_bins
+from phantom_jax.selector import issue_cycles, selector_bins
 from tests.reference import scalar
 
 EXAMPLES = [  # SPEC 7: counts, selector, cycles
@@ -26,6 +26,7 @@ def bins(counts: list[int], selector: str, threads: int) -> int:
 @pytest.mark.parametrize(("counts", "selector", "cycles"), EXAMPLES)
 def test_examples_of_the_specification(counts: list[int], selector: str, cycles: int) -> None:
     assert bins(counts, selector, 3) == cycles
+    assert max(issue_cycles(counts, selector, 3)) == cycles
     assert max(scalar.issue_cycles(counts, scalar.Arch(selector=selector))) == cycles
 
 
@@ -54,3 +55,9 @@ def test_out_of_order_is_never_slower_on_one_pe(blocks: list[list[int]]) -> None
     assert (-(-counts.sum(1) // 3) <= out_of_order).all()
     assert (out_of_order <= in_order).all()
     assert (in_order <= (counts > 0).sum(1)).all()
+
+
+@given(st.lists(st.integers(0, 5), max_size=40), st.sampled_from(["in_order", "out_of_order"]))
+def test_issue_cycles_are_those_of_the_reference(counts: list[int], selector: str) -> None:
+    expected = scalar.issue_cycles(counts, scalar.Arch(threads=5, selector=selector))
+    assert issue_cycles(counts, selector, 5) == expected
