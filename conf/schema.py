@@ -61,11 +61,20 @@ class NpzConfig(WorkloadConfig):
 
 
 @dataclasses.dataclass
+class FiguresConfig:
+    """Pictures beside the results, as PNG and SVG."""
+
+    write: bool = True
+    layer: str | None = None  # whose rounds are mapped; by default the layer of most cycles
+
+
+@dataclasses.dataclass
 class SimulateConfig:
     """The main job."""
 
     arch: ArchConfig = dataclasses.field(default_factory=ArchConfig)
     workload: WorkloadConfig = dataclasses.field(default_factory=WorkloadConfig)
+    figures: FiguresConfig = dataclasses.field(default_factory=FiguresConfig)
     seed: Any = 0  # of drawn masks
 
 

@@ -1,13 +1,15 @@
 """What all entry points share: errors that a user can read, and files that are written whole."""
 
+import csv
 import functools
+import io
 import json
 import logging
 import os
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -71,18 +73,32 @@ def output_directory() -> pathlib.Path:
     return pathlib.Path(HydraConfig.get().runtime.output_dir)
 
 
-def write_json(path: pathlib.Path, data: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+def write_whole(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file whole or not at all: under a temporary name first, which then becomes its own."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: pathlib.Path, data: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_csv(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Writes a CSV file with a header, whole or not at all; None becomes an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))
 
 
 _FULL_ERROR_WANTED = os.environ.get(_FULL_ERROR) == "1"

@@ -1,4 +1,4 @@
-"""The main job: counts the exact cycles of a workload, prints them per layer and writes `results.json`.
+"""The main job: counts the exact cycles of a workload, prints them per layer and writes results and figures.
 
 `python -m experiments.simulate workload=vgg16 arch=phantom_cv`; the last line printed is the output directory.
 """
@@ -21,17 +21,17 @@ def main(config: DictConfig) -> None:
     from experiments import provenance
     from experiments.workload import load_workload
     from phantom_jax import Phantom2D, simulate
+    from phantom_jax.checks import one_of
 
     arch = Phantom2D(**{str(name): value for name, value in config.arch.items()})
     workload = load_workload(config)
+    if config.figures.layer is not None:
+        one_of("figures.layer", config.figures.layer, tuple(workload.names))
+
     layers = track(workload, "Counting cycles", total=len(workload), console=Console(stderr=True), transient=True)
     report = simulate(layers, arch)
 
-    console = Console()
-    for note in workload.notes:
-        console.print(f"Note: {note}", highlight=False, soft_wrap=True)
-    report.print(console)
-    directory = command.output_directory()
+    console, directory = Console(), command.output_directory()
     results = {
         "schema_version": 1,
         "workload": workload.provenance(),
@@ -39,7 +39,16 @@ def main(config: DictConfig) -> None:
         **provenance.collect(),
         **report.to_dict(),
     }
+    command.write_csv(directory / "results.csv", report.rows())
     command.write_json(directory / "results.json", results)
+    notes = list(workload.notes)
+    if config.figures.write:
+        from experiments.figures import write_figures
+
+        notes += write_figures(directory, report, workload, arch, config.figures.layer)
+    for note in notes:
+        console.print(f"Note: {note}", highlight=False, soft_wrap=True)
+    report.print(console)
     print(directory, flush=True)
 
 

@@ -17,8 +17,51 @@ if TYPE_CHECKING:
 Ratio = float | None  # None where the denominator is 0
 
 
+def divide(numerator: int, denominator: int) -> Ratio:
+    """Returns the quotient of two exact integers, None where it has none."""
+    return numerator / denominator if denominator else None
+
+
+class _Ratios:
+    """Ratios of a layer or a network over all of its images, as ratios of sums; None where they have no denominator."""
+
+    cycles: Any
+    effectual_macs: Any
+    dense_cycles: Any
+    ideal_dense_cycles: Any
+    dense_macs: Any
+    multipliers: Any
+    stack: Any
+
+    @property
+    def speedup_over_mapped_dense(self) -> Ratio:
+        """Speed-up over the same mesh and mapping without skipping."""
+        return divide(self.dense_cycles * len(self.cycles), sum(self.cycles.tolist()))
+
+    @property
+    def speedup_over_ideal_dense(self) -> Ratio:
+        """Speed-up over an ideally filled dense array of as many multipliers."""
+        return divide(self.ideal_dense_cycles * len(self.cycles), sum(self.cycles.tolist()))
+
+    @property
+    def perfect_skipping_bound(self) -> Ratio:
+        """What skipping every zero would give over an ideally filled dense array."""
+        return divide(self.dense_macs * len(self.cycles), sum(self.effectual_macs.tolist()))
+
+    @property
+    def utilization(self) -> Ratio:
+        """Share of thread slots with an effectual MAC."""
+        return divide(sum(self.effectual_macs.tolist()), sum(self.cycles.tolist()) * self.multipliers)
+
+    @property
+    def shares(self) -> dict[str, Ratio]:
+        """Share of thread slots that each component of the cycle stack has."""
+        slots = sum(self.cycles.tolist()) * self.multipliers
+        return {component: divide(sum(counts.tolist()), slots) for component, counts in self.stack.items()}
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class LayerReport:
+class LayerReport(_Ratios):
     """What one layer takes. Cycles and MACs are exact; arrays have one entry per image."""
 
     name: str
@@ -59,7 +102,7 @@ class LayerReport:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Report:
+class Report(_Ratios):
     """What a network takes: its layers, and their sums per image. Ratios over layers are ratios of sums."""
 
     layers: tuple[LayerReport, ...]
@@ -199,11 +242,6 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
-def divide(numerator: int, denominator: int) -> Ratio:
-    """Returns the quotient of two exact integers, None where it has none."""
-    return numerator / denominator if denominator else None
-
-
 def _numbers(of: LayerReport | Report) -> dict[str, Any]:
     """Returns the integers and the ratios that a layer and a network have in common."""
     cycles, effectual = of.cycles.tolist(), of.effectual_macs.tolist()
@@ -222,20 +260,18 @@ def _numbers(of: LayerReport | Report) -> dict[str, Any]:
 
 
 def _cells(of: LayerReport | Report) -> Sequence[str]:
-    cycles, effectual, images = sum(of.cycles.tolist()), sum(of.effectual_macs.tolist()), len(of.cycles)
     return (
-        f"{cycles / images:,.0f}",
+        f"{sum(of.cycles.tolist()) / len(of.cycles):,.0f}",
         f"{of.dense_cycles:,}",
-        _ratio_text(divide(of.dense_cycles * images, cycles), "{:.2f}x"),
-        _ratio_text(divide(of.ideal_dense_cycles * images, cycles), "{:.2f}x"),
-        _ratio_text(divide(of.dense_macs * images, effectual), "{:.2f}x"),
-        _ratio_text(divide(100 * effectual, cycles * of.multipliers), "{:.1f}%"),
+        _ratio_text(of.speedup_over_mapped_dense, "{:.2f}x"),
+        _ratio_text(of.speedup_over_ideal_dense, "{:.2f}x"),
+        _ratio_text(of.perfect_skipping_bound, "{:.2f}x"),
+        _ratio_text(of.utilization, "{:.1%}"),
     )
 
 
 def _shares(of: LayerReport | Report) -> list[str]:
-    total = sum(of.cycles.tolist()) * of.multipliers
-    return [_ratio_text(divide(100 * sum(slots.tolist()), total), "{:.1f}") for slots in of.stack.values()]
+    return [_ratio_text(None if share is None else 100 * share, "{:.1f}") for share in of.shares.values()]
 
 
 def _ratio_text(ratio: Ratio, pattern: str) -> str:

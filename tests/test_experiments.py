@@ -1,5 +1,6 @@
 """The main job as its users meet it: from the command line."""
 
+import csv
 import json
 import os
 import pathlib
@@ -49,9 +50,18 @@ def test_prints_tables_and_writes_results(tmp_path: pathlib.Path, masks: pathlib
     assert any(line.split()[:2] == ["c1", "3x3"] for line in lines)
     directory = pathlib.Path(lines[-1])
     assert directory.parents[1] == tmp_path / "outputs"
-    assert sorted(path.name for path in directory.iterdir()) == [".hydra", "results.json", "simulate.log"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        ".hydra",
+        *("mesh.png", "mesh.svg", "results.csv", "results.json", "simulate.log"),
+        *("speedups.png", "speedups.svg", "stack.png", "stack.svg"),
+    ]
+
+    with (directory / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["layer"], row["image"]) for row in rows] == [("c1", "0"), ("c1", "1"), ("fc", "0"), ("fc", "1")]
 
     results = json.loads((directory / "results.json").read_text())
+    assert int(rows[1]["cycles"]) == results["layers"][0]["cycles"][1]
     expected = simulate(workloads.read_npz(masks), Phantom2D(rows=5, lookahead=18)).to_dict()
     assert {key: results[key] for key in expected} == expected
     assert results["schema_version"] == 1
@@ -97,6 +107,16 @@ def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: p
             "path must name an .npz file, got 'nowhere.npz', which is missing",
         ),
         (["arch.depth=3"], "Key 'depth' not in 'ArchConfig'"),
+        (
+            ["workload=npz", "workload.path=masks.npz", "figures.layer=c2"],
+            "figures.layer must be one of c1, fc, got 'c2'",
+        ),
+        (["workload.densities=hans"], "densities must be one of han, scnn, got 'hans'"),
+        (["workload.masks=blocks"], "masks must be one of iid, channel, got 'blocks'"),
+        (["workload.weight_density=1.5"], "weight_density must be a number from 0 to 1, got 1.5"),
+        (["workload.weight_spread=1"], "weight_spread must be a number from 0 to below 1, got 1"),
+        (["workload.weight_pattern=5:4"], "weight_pattern must be N:M with N from 1 to M, got '5:4'"),
+        (["workload=mobilenet_v1", "workload.width=0.3"], "width must be a positive multiple of 1/32, got 0.3"),
         (["hydra.run.dir=masks.npz/out"], "must name a directory that can be written"),
     ],
 )
@@ -107,6 +127,16 @@ def test_mistakes_end_in_a_message(
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("name", workloads.NETWORKS)
+def test_every_network_runs_from_the_command_line(tmp_path: pathlib.Path, name: str) -> None:
+    done = run(tmp_path, f"workload={name}", "workload.size=32", "workload.masks=channel", "figures.write=false")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").read_text())
+    assert len(results["layers"]) == len(workloads.NETWORKS[name]().layers)
+    assert results["workload"]["masks"] == "channel"
+    assert all(layer["cycles"][0] > 0 for layer in results["layers"])
 
 
 def test_full_errors_can_be_had(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

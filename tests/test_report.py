@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -59,6 +60,23 @@ def test_to_dict_is_plain_and_complete() -> None:
         assert totals["speedup_over_ideal_dense"][image] == ideal / cycles
         assert totals["perfect_skipping_bound"][image] == REPORT.dense_macs / effectual
         assert totals["utilization"][image] == effectual / (cycles * 252)
+
+
+def test_rows_and_frame_are_flat() -> None:
+    rows = REPORT.rows()
+    assert [(row["layer"], row["image"]) for row in rows] == [("first", 0), ("first", 1), ("layer1", 0), ("layer1", 1)]
+    assert rows[1]["cycles"] == REPORT.layers[0].cycles[1]
+    assert rows[1]["stack_idle"] == REPORT.layers[0].stack["idle"][1]
+    assert rows[3]["utilization"] == REPORT.to_dict()["layers"][1]["utilization"][1]
+    frame = REPORT.to_pandas()
+    assert frame["cycles"].sum() == REPORT.cycles.sum()
+    assert frame.columns.tolist() == list(rows[0])
+
+
+def test_without_pandas_the_frame_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="needs pandas, which is not installed"):
+        REPORT.to_pandas()
 
 
 def test_ratios_without_a_denominator_are_none() -> None:

@@ -31,6 +31,11 @@ class NpzWorkload(Workload):
     notes: tuple[str, ...]
     seed: None = None
 
+    @property
+    def names(self) -> list[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Names of the layers."""
+        return [str(layer.name) for layer in self.layers]
+
     def __len__(self) -> int:
         return len(self.layers)
 

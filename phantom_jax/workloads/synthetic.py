@@ -78,6 +78,7 @@ class SyntheticWorkload(Workload):
         needs_table = self._weight_density is None or self._activation_density is None
         known = self._table.weights.keys() if needs_table else {layer.name for layer in network.layers}
         self._layers = [(index, layer) for index, layer in enumerate(network.layers) if layer.name in known]
+        self.names = [layer.name for _, layer in self._layers]
         left_out = [layer.name for layer in network.layers if layer.name not in known]
         self.notes = tuple(self._notes(needs_table, left_out))
 

@@ -11,6 +11,7 @@ class Workload(Sequence[Layer]):
     """A named sequence of layers. Layers may be made on demand, so iterate once rather than index often."""
 
     name: str
+    names: Sequence[str]  # of the layers, known without making any
     seed: Any  # an int that its masks are drawn from, None where they are not drawn
     notes: tuple[str, ...]  # what a user should know about how it was read
 
