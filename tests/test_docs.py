@@ -1,0 +1,125 @@
+"""What the documentation says can be done is done here: every command, every picture, the tour, the installation."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from docs import figures
+from tests.test_experiments import run
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+def documented_runs() -> list[str]:
+    """Returns the overrides of every `scripts/run` line in a code block of the documentation."""
+    blocks = [block for page in PAGES for block in re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL)]
+    lines = [line.split("#")[0] for block in blocks for line in block.splitlines() if line.startswith("scripts/run")]
+    return sorted({line.removeprefix("scripts/run").strip() for line in lines})
+
+
+def test_there_are_documented_runs() -> None:
+    assert len(documented_runs()) >= 8
+    assert "" in documented_runs()
+
+
+@pytest.mark.parametrize("overrides", documented_runs())
+def test_documented_runs(tmp_path: pathlib.Path, overrides: str) -> None:
+    """Each runs as it is written, but for a smaller picture."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "masks.npz", a_weights=rng.random((9, 4)) < 0.5, a_activations=rng.random((1, 9)) < 0.5)
+    smaller = [] if "workload=npz" in overrides or "workload.size" in overrides else ["workload.size=32"]
+    done = run(tmp_path, *overrides.split(), *smaller)
+    assert done.returncode == 0, done.stderr
+    assert (pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").exists()
+
+
+def test_tour(tmp_path: pathlib.Path) -> None:
+    command = [sys.executable, "-m", "docs.tour", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "as it is" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mesh.png", "stack.png"]
+
+
+def test_links_and_pictures_exist() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_scripts_that_are_named_exist() -> None:
+    for page in PAGES:
+        for script in re.findall(r"scripts/[a-z]+", page.read_text()):
+            assert (ROOT / script).exists(), f"{page.name}: {script}"
+
+
+def test_the_picture_of_the_pipeline_draws() -> None:
+    assert len(figures.pipeline().axes) == 5
+
+
+@pytest.mark.slow
+def test_all_pictures_draw(tmp_path: pathlib.Path) -> None:
+    figures.main(tmp_path)
+    assert {path.stem for path in tmp_path.iterdir()} == {path.stem for path in (ROOT / "docs/images").glob("*.png")}
+
+
+def test_api_reference(tmp_path: pathlib.Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pdoc",
+        "--docformat",
+        "google",
+        "--output-directory",
+        str(tmp_path),
+        "phantom_jax",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Counts the exact cycles that layers take" in (tmp_path / "phantom_jax.html").read_text()
+
+
+def test_installed_alone_it_imports_without_hydra_wandb_or_matplotlib(tmp_path: pathlib.Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    shutil.copytree(ROOT / "phantom_jax", source / "phantom_jax", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(target),
+    ]
+    done = subprocess.run([*install, str(source)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    program = f"""
+import sys
+for name in ("hydra", "omegaconf", "wandb", "matplotlib", "conf", "experiments"):
+    sys.modules[name] = None
+sys.path.insert(0, {str(target)!r})
+import numpy as np
+import phantom_jax
+assert phantom_jax.__file__.startswith({str(target)!r})
+layer = phantom_jax.Layer.dense(np.ones((9, 4)), np.ones((1, 9)))
+assert phantom_jax.simulate(layer, phantom_jax.Phantom2D()).cycles.tolist() == [1]
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_hooks_are_local() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repository["repo"] for repository in hooks] == ["local"]
+    assert all(hook["language"] == "system" for hook in hooks[0]["hooks"])
