@@ -1,7 +1,6 @@
 """What a network is to this model: shapes of layers, and tables of published or assumed densities."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,8 +73,3 @@ def picture_side(size: Any) -> int:
     if side % 32:
         raise ValueError(f"size must be a multiple of 32, got {size!r}.")
     return side
-
-
-def half(side: int, times: int = 1) -> int:
-    """Returns the side after layers of stride 2 with padding."""
-    return math.ceil(side / 2**times)
