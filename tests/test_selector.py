@@ -31,7 +31,7 @@ def test_examples_of_the_specification(counts: list[int], selector: str, cycles:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 7, 8, 36])
-@pytest.mark.parametrize("lookahead", [1, 8, 27, 33, 70])
+@pytest.mark.parametrize("lookahead", [1, 8, 27, 33, 70, 130])
 def test_equals_issuing_cycle_by_cycle(threads: int, lookahead: int) -> None:
     rng = np.random.default_rng([threads, lookahead])
     streams = rng.integers(0, threads + 1, (200, lookahead))
