@@ -1,6 +1,7 @@
 """What all entry points share: errors that a user can read, and files that are written whole."""
 
 import csv
+import dataclasses
 import functools
 import io
 import json
@@ -13,12 +14,13 @@ from typing import Any, BinaryIO
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG_PATH = str(pathlib.Path(__file__).resolve().parent.parent / "conf")
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+# Runtime errors: no such backend of JAX, or no memory on it.
+_USER_ERRORS = (ValueError, OSError, MemoryError, RuntimeError, HydraException, OmegaConfBaseException)
 
 
 class JobFailedError(HydraException):
@@ -56,9 +58,15 @@ def run(main: Callable[[], Any]) -> None:
         main()
     except JobFailedError:
         sys.exit(1)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except _USER_ERRORS as error:
         _tell(error)
-        if any(isinstance(e, OSError) and not isinstance(e, HydraException) for e in (error, error.__cause__)):
+        if any(
+            isinstance(e, OSError) and e.filename and not isinstance(e, HydraException)
+            for e in (error, error.__cause__)
+        ):
             print("hydra.run.dir (or hydra.sweep.dir) must name a directory that can be written.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -66,6 +74,21 @@ def run(main: Callable[[], Any]) -> None:
         sys.exit(130)
     finally:
         os.environ.pop(_FULL_ERROR, None)
+
+
+def options(config: DictConfig, group: str) -> dict[str, Any]:
+    """Returns the options of a configuration group, all of them known to its schema.
+
+    Raises:
+        ValueError: An option was appended that the schema does not have.
+    """
+    values = {str(name): value for name, value in config[group].items()}
+    schema = OmegaConf.get_type(config[group])
+    known = [field.name for field in dataclasses.fields(schema)]  # pyright: ignore[reportArgumentType]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{group} has no option {name}; its options are {', '.join(known)}.")
+    return values
 
 
 def output_directory() -> pathlib.Path:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 _SCHEMA_VERSION = 1
 
@@ -78,7 +79,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             " > ".join(_text(share, 100, ".1f") for share in row["shares"].get(c, (None, None))) for c in components
         )
         style = "bold" if row is rows[-1] else None
-        shown.add_row(row["name"], _text(first, 1, ",.0f"), _text(second, 1, ",.0f"), ratio, *cells, style=style)
+        shown.add_row(Text(row["name"]), _text(first, 1, ",.0f"), _text(second, 1, ",.0f"), ratio, *cells, style=style)
     return shown
 
 
@@ -99,7 +100,10 @@ def main(arguments: list[str] | None = None) -> None:
     console = Console()
     for label, run, directory in (("A", first, named.A), ("B", second, named.B)):
         console.print(
-            f"{label}: {directory}: {run['workload']['name']}, {run['architecture']}", soft_wrap=True, highlight=False
+            f"{label}: {directory}: {run['workload']['name']}, {run['architecture']}",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
         )
     shown = table(compare(first, second))
     console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), shown).maximum)

@@ -18,7 +18,9 @@ def collect() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), "phantom_jax": phantom_jax.__version__, **versions},
         "git_revision": _git("rev-parse", "HEAD"),
-        "git_modified": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_modified": None
+        if (status := _git("status", "--porcelain", "--untracked-files=no")) is None
+        else status != "",
     }
 
 

@@ -16,20 +16,21 @@ def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
     from experiments import provenance
     from experiments.workload import load_workload
     from phantom_jax import Phantom2D, simulate
     from phantom_jax.checks import one_of
 
-    arch = Phantom2D(**{str(name): value for name, value in config.arch.items()})
+    arch = Phantom2D(**command.options(config, "arch"))
     workload = load_workload(config)
     if config.figures.layer is not None:
         one_of("figures.layer", config.figures.layer, tuple(workload.names))
 
-    layers = track(workload, "Counting cycles", total=len(workload), console=Console(stderr=True), transient=True)
-    report = simulate(layers, arch)
+    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    with bar:
+        report = simulate(bar.track(workload, description="Counting cycles"), arch)
 
     console, directory = Console(), command.output_directory()
     results = {
@@ -47,7 +48,7 @@ def main(config: DictConfig) -> None:
 
         notes += write_figures(directory, report, workload, arch, config.figures.layer)
     for note in notes:
-        console.print(f"Note: {note}", highlight=False, soft_wrap=True)
+        console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
     report.print(console)
     print(directory, flush=True)
 

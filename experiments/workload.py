@@ -2,6 +2,7 @@
 
 from omegaconf import DictConfig
 
+from experiments import command
 from phantom_jax.checks import one_of
 from phantom_jax.workloads import NETWORKS, SyntheticWorkload, Workload, read_npz
 
@@ -14,7 +15,7 @@ def load_workload(config: DictConfig) -> Workload:
     Raises:
         ValueError: The workload is unknown, or one of its options is not valid.
     """
-    options = {str(name): value for name, value in config.workload.items()}
+    options = command.options(config, "workload")
     name = one_of("workload.name", options.pop("name"), ("npz", *NETWORKS))
     if name == "npz":
         return read_npz(**options)

@@ -30,7 +30,7 @@ class Phantom2D:
         inter_balance: Level 2, order filters and place jobs on the mesh by density.
 
     Raises:
-        ValueError: A size is not a positive integer, a switch is not a bool, or the selector is unknown.
+        ValueError: A size is not a positive integer (below 2^31), a switch is not a bool, or the selector is unknown.
     """
 
     rows: int = 7

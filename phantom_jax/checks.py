@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+LARGEST = 2**31 - 1
 
-def integer(argument: str, value: Any, minimum: int) -> int:
+
+def integer(argument: str, value: Any, minimum: int, maximum: int = LARGEST) -> int:
     """Returns `value` as a plain int; NumPy integers are welcome, bools and fractions are not.
 
     Raises:
-        ValueError: `value` is not an integer of at least `minimum`.
+        ValueError: `value` is not an integer from `minimum` to `maximum`.
     """
     if not isinstance(value, (bool, np.bool_)):
         try:
@@ -19,8 +21,10 @@ def integer(argument: str, value: Any, minimum: int) -> int:
         except TypeError:
             pass
         else:
-            if number >= minimum:
+            if minimum <= number <= maximum:
                 return number
+            if number > maximum:
+                raise ValueError(f"{argument} must be at most {maximum}, got {value!r}.")
     wanted = {0: "a non-negative integer", 1: "a positive integer"}[minimum]
     raise ValueError(f"{argument} must be {wanted}, got {value!r}.")
 

@@ -1,8 +1,9 @@
 """One core: streams of lookahead masks, cut into blocks, in cycles per job (SPEC 4).
 
 `pe_bins` is the meaning: one PE, one block. `_count_tile` is `jax.vmap` of it over PEs, blocks and filters, compiled
-once per architecture for tiles of fixed shape. Tiles are padded with zero bits, which take no cycle; the one cycle
-that a block without work costs is added only for blocks that exist.
+for tiles of fixed shape: once per architecture, direction of streams and width of the tile, whatever the layers. Tiles
+are padded with zero bits, which take no cycle; the one cycle that a block without work costs is added only for blocks
+that exist.
 """
 
 import concurrent.futures
@@ -63,8 +64,8 @@ def _count_tile(
     windows: UInt[Array, "units lookahead pes words"],
     selector: str,
     threads: int,
-) -> tuple[Int[Array, "units filters"], Int[Array, " units"]]:
-    """Counts a tile of blocks by filters: the most bins over PEs, and the sum of bins over PEs and filters.
+) -> tuple[Int[Array, "units filters"], Int[Array, "units filters"]]:
+    """Counts a tile of blocks by filters: the most bins over PEs, and the sum of bins over PEs.
 
     The kernel bits of a stream along positions repeat with the period of the rotation; they are given for that many
     lookahead masks (`phases`) and repeated here.
@@ -75,7 +76,7 @@ def _count_tile(
     filters = jax.vmap(pe, in_axes=(-1, None))
     units = jax.vmap(filters, in_axes=(0, 0))
     bins = jax.vmap(units, in_axes=(2, 2))(kernels, windows)  # [P, units, filters]
-    return bins.max(0), bins.sum((0, 2))
+    return bins.max(0), bins.sum(0)
 
 
 def count_jobs(

@@ -6,7 +6,7 @@ Everything a user hands in is checked here, once. What lies behind this boundary
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -191,7 +191,8 @@ def _array(argument: str, value: Any) -> Any:
             value = np.asarray(value)
         except ValueError as error:
             raise ValueError(f"{argument} must be a boolean or numeric array, got a ragged sequence: {error}") from None
-    if not (value.dtype == bool or jnp.issubdtype(value.dtype, jnp.number)):
+    is_number = value.dtype == bool or jnp.issubdtype(value.dtype, jnp.number)
+    if not is_number or value.dtype.kind == "m":  # NumPy counts time differences as integers
         raise ValueError(f"{argument} must be a boolean or numeric array, got dtype {value.dtype}.")
     if 0 in value.shape:
         raise ValueError(f"{argument} must not have an empty axis, got shape {value.shape}.")
@@ -203,7 +204,9 @@ def _array(argument: str, value: Any) -> Any:
 
 
 def _length(value: Any) -> int | None:
-    """Returns the length of a sequence or array, None for what has no length (scalars, 0-d arrays)."""
+    """Returns the length of a sequence or array, None for what has none (scalars, 0-d arrays, sets)."""
+    if isinstance(value, (Set, Mapping)):
+        return None
     try:
         return len(value)
     except TypeError:

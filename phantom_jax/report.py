@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     import pandas
@@ -221,7 +222,7 @@ class Report(_Ratios):
         for layer in self.layers:
             mapping = f"{layer.row_axis}, along {layer.stream}" if layer.row_axis else ""
             densities = f"{layer.weight_density:.2f}", f"{layer.activation_density:.2f}"
-            table.add_row(layer.name, _shape_text(layer), *densities, mapping, *_cells(layer))
+            table.add_row(_name_text(layer), _shape_text(layer), *densities, mapping, *_cells(layer))
         table.add_section()
         table.add_row("total", "", "", "", "", *_cells(self), style="bold")
         return table
@@ -232,7 +233,7 @@ class Report(_Ratios):
         for component in self.stack:
             table.add_column(component, justify="right", no_wrap=True)
         for layer in self.layers:
-            table.add_row(layer.name, *_shares(layer))
+            table.add_row(_name_text(layer), *_shares(layer))
         table.add_section()
         table.add_row("total", *_shares(self), style="bold")
         return table
@@ -276,6 +277,11 @@ def _shares(of: LayerReport | Report) -> list[str]:
 
 def _ratio_text(ratio: Ratio, pattern: str) -> str:
     return "-" if ratio is None else pattern.format(ratio)
+
+
+def _name_text(layer: LayerReport) -> Text:
+    """Returns a name as it is: rich would read brackets as markup, and break lines."""
+    return Text(" ".join(layer.name.split()) if "\n" in layer.name else layer.name)
 
 
 def _shape_text(layer: LayerReport) -> str:

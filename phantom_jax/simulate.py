@@ -33,7 +33,8 @@ def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
         A report with int64 results of shape `[B]`.
 
     Raises:
-        ValueError: There is no layer, something is not a layer, or layers differ in B.
+        ValueError: There is no layer, something is not a layer or holds traced arrays, layers differ in B, `arch` is
+            not an accelerator, or its thread slots do not fit 64 bits.
     """
     if not isinstance(arch, Phantom2D):
         raise ValueError(f"arch must be a Phantom2D, got {arch!r}.")
@@ -54,6 +55,11 @@ def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
                 f"{reports[0].name} have {len(reports[0].cycles)}; all layers need the same."
             )
         reports.append(_simulate_layer(layer, name, arch))
+        slots = max(map(sum, zip(*(report.cycles.tolist() for report in reports), strict=True))) * arch.multipliers
+        if slots > _INT64_MAX:
+            raise ValueError(
+                f"rows and cols: up to {name}, {arch.multipliers} multipliers offer more slots than 64 bits hold."
+            )
     if not reports:
         raise ValueError("layers must hold at least one Layer, got none.")
     return Report(tuple(reports), dataclasses.asdict(arch))
@@ -91,8 +97,7 @@ def _simulate_layer(layer: Layer, name: str, arch: Phantom2D) -> LayerReport:
         mesh = run_rounds(jobs.cycles, mapping, arch)
         if mesh.cycles * arch.multipliers > _INT64_MAX:
             raise ValueError(
-                f"rows and cols: {mesh.cycles} cycles of {name} on {arch.multipliers} multipliers are more thread "
-                "slots than 64 bits hold."
+                f"rows and cols: in {name}, {arch.multipliers} multipliers offer more slots than 64 bits hold."
             )
         macs = int((kernels.tap_sums * windows.tap_sums).sum())
         cycles.append(mesh.cycles)

@@ -1,6 +1,7 @@
 """The main job as its users meet it: from the command line."""
 
 import csv
+import hashlib
 import json
 import os
 import pathlib
@@ -22,7 +23,7 @@ PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
 
 def run(directory: pathlib.Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """Runs the main job in a directory, as `scripts/run` does."""
-    arguments = [sys.executable, "-m", "experiments.simulate", *overrides]
+    arguments = [sys.executable, "-P", "-m", "experiments.simulate", *overrides]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
 
@@ -65,7 +66,8 @@ def test_prints_tables_and_writes_results(tmp_path: pathlib.Path, masks: pathlib
     expected = simulate(workloads.read_npz(masks), Phantom2D(rows=5, lookahead=18)).to_dict()
     assert {key: results[key] for key in expected} == expected
     assert results["schema_version"] == 1
-    assert results["workload"] == {"name": "masks", "path": "masks.npz", "images": 2}
+    digest = hashlib.sha256(masks.read_bytes()).hexdigest()
+    assert results["workload"] == {"name": "masks", "path": "masks.npz", "sha256": digest, "images": 2}
     assert results["seed"] is None
     assert results["versions"]["numpy"] == np.__version__
     assert set(results) == {*expected, "schema_version", "workload", "seed", "versions", "git_revision", "git_modified"}
@@ -107,6 +109,9 @@ def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: p
             "path must name an .npz file, got 'nowhere.npz', which is missing",
         ),
         (["arch.depth=3"], "Key 'depth' not in 'ArchConfig'"),
+        (["+arch.depth=3"], "arch has no option depth; its options are rows, cols"),
+        (["+workload.depth=3"], "workload has no option depth; its options are name, size"),
+        (["arch.cols=99999999999999999999"], "cols must be at most 2147483647, got 99999999999999999999"),
         (
             ["workload=npz", "workload.path=masks.npz", "figures.layer=c2"],
             "figures.layer must be one of c1, fc, got 'c2'",
@@ -137,6 +142,22 @@ def test_every_network_runs_from_the_command_line(tmp_path: pathlib.Path, name: 
     assert len(results["layers"]) == len(workloads.NETWORKS[name]().layers)
     assert results["workload"]["masks"] == "channel"
     assert all(layer["cycles"][0] > 0 for layer in results["layers"])
+
+
+def test_folders_of_the_same_names_are_not_mistaken_for_ours(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
+    for name in ("conf", "experiments"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    done = run(tmp_path, "workload=npz", "workload.path=masks.npz", "figures.write=false")
+    assert done.returncode == 0, done.stderr
+
+
+def test_results_of_names_with_brackets(tmp_path: pathlib.Path) -> None:
+    ones = {"[/x]_weights": np.ones((9, 2)), "[/x]_activations": np.ones(9), "[/y]": np.ones(1)}
+    np.savez(tmp_path / "masks.npz", **ones)  # pyright: ignore[reportArgumentType]
+    done = run(tmp_path, "workload=npz", "workload.path=masks.npz")
+    assert done.returncode == 0, done.stderr
+    assert "Note: masks.npz: ignored 1 unknown arrays: [/y]" in done.stdout
 
 
 def test_full_errors_can_be_had(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,14 @@ def test_tables_are_whole_on_any_console() -> None:
         assert f"{2 * REPORT.dense_cycles / REPORT.cycles.sum():.2f}x" in text
 
 
+def test_names_are_shown_as_they_are() -> None:
+    for name in ("[/x]", "blocks[conv]", ":smile:", "a[bold]b"):
+        report = simulate(Layer.dense(np.ones((9, 2)), np.ones((1, 9)), name=name), Phantom2D())
+        assert printed(report, 80).count(name) == 2
+    report = simulate(Layer.dense(np.ones((9, 2)), np.ones((1, 9)), name="two\nlines"), Phantom2D())
+    assert printed(report, 80).count("two lines") == 2
+
+
 def test_table_of_the_stack_adds_up_to_100() -> None:
     table = REPORT.tables()[1]
     shares = [sum(float(str(list(column.cells)[row])) for column in table.columns[1:]) for row in range(3)]

@@ -240,8 +240,10 @@ def test_no_overflow_of_slots_or_macs() -> None:
 
 
 def test_a_mesh_too_large_for_64_bits_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"rows and cols: .* more thread slots than 64 bits hold"):
-        simulate(random_dense(0, 3, 9, 2), Phantom2D(rows=1 << 31, cols=1 << 31))
+    with pytest.raises(ValueError, match=r"rows and cols: in layer0, .* offer more slots than 64 bits hold"):
+        simulate(random_dense(0, 3, 9, 2), Phantom2D(rows=(1 << 31) - 1, cols=(1 << 31) - 1))
+    with pytest.raises(ValueError, match=r"rows and cols: up to layer\d+, .* offer more slots than 64 bits hold"):
+        simulate([random_dense(0, 3, 9, 2)] * 20, Phantom2D(rows=1 << 28, cols=1 << 28))
 
 
 def test_new_masks_and_new_shapes_do_not_recompile() -> None:

@@ -337,6 +337,13 @@ def test_bad_npz_files(tmp_path: pathlib.Path) -> None:
     np.save(tmp_path / "single.npy", np.ones(3))
     with pytest.raises(ValueError, match="of another format or truncated"):
         workloads.read_npz(tmp_path / "single.npy")
+    for path in (None, 3, "", "~nobody-of-this-name/x.npz", "a" * 5000, "a\0b"):
+        with pytest.raises(ValueError, match=r"path must name an \.npz file, got "):
+            workloads.read_npz(path)  # pyright: ignore[reportArgumentType]
+    compression = good.find(b"PK\1\2") + 10  # of the first member, in the central directory
+    (tmp_path / "strange.npz").write_bytes(good[:compression] + b"\x63" + good[compression + 1 :])
+    with pytest.raises(ValueError, match="x_weights cannot be read"):
+        workloads.read_npz(tmp_path / "strange.npz")
     with zipfile.ZipFile(tmp_path / "texts.npz", "w") as file:
         file.writestr("x_weights.npy", "no array")
         file.writestr("x_activations.npy", "no array")

@@ -1,15 +1,16 @@
 """A user's own masks, from an `.npz` file.
 
 Arrays are named `NAME_weights` and `NAME_activations`, one pair per layer; layers run in the order in which their
-weights stand in the file. Weights of two axes make a dense layer, of three to five axes a convolution. Activations
-may lack the batch axis. Optional arrays `NAME_strides`, `NAME_padding`, `NAME_input_dilation`, `NAME_kernel_dilation`
-and `NAME_feature_group_count` set what `Layer.conv` calls by these names. Other arrays are left unread, with a note.
+weights stand in the file. Weights of two axes make a dense layer, of three to five axes a convolution. Activations may
+lack the batch axis, except for a dense layer of several positions, where two axes are read as [B, Cin]. Optional arrays
+`NAME_strides`, `NAME_padding`, `NAME_input_dilation`, `NAME_kernel_dilation` and `NAME_feature_group_count` set what
+`Layer.conv` calls by these names. Other arrays are left unread, with a note.
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from phantom_jax.layer import Layer, nonzero
 from phantom_jax.workloads.workload import Workload
 
 _GEOMETRY = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +44,9 @@ class NpzWorkload(Workload):
 
     def provenance(self) -> dict[str, Any]:
         """Returns the file that the masks come from."""
-        return {"name": self.name, "path": str(self.path), "images": self.layers[0].batch}
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"name": self.name, "path": str(self.path), "sha256": digest, "images": self.layers[0].batch}
 
 
 def read_npz(path: str | pathlib.Path) -> NpzWorkload:
@@ -56,15 +58,20 @@ def read_npz(path: str | pathlib.Path) -> NpzWorkload:
     Raises:
         ValueError: The file is missing, damaged or lacks an array, or an array makes no valid layer.
     """
-    path = pathlib.Path(path).expanduser()
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "is missing"
+    if not isinstance(path, (str, pathlib.Path)) or not str(path):
+        raise ValueError(f"path must name an .npz file, got {path!r}.")
+    try:
+        file_path = pathlib.Path(path).expanduser()
+        problem = None if file_path.is_file() else "is not a file" if file_path.exists() else "is missing"
+        problem = problem or (None if zipfile.is_zipfile(file_path) else "is of another format or truncated")
+    except (OSError, RuntimeError, ValueError) as error:  # names too long, of no user, with a null character
+        raise ValueError(f"path must name an .npz file, got {str(path)!r}, which cannot be opened: {error}") from error
+    if problem:
         raise ValueError(f"path must name an .npz file, got {str(path)!r}, which {problem}.")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"path must name an .npz file, got {str(path)!r}, which is of another format or truncated.")
+    path = file_path
     try:
         file = np.load(path, allow_pickle=False)
-    except _DAMAGE as error:
+    except Exception as error:  # what a damaged archive raises has no end
         raise ValueError(f"path must name an .npz file, got {str(path)!r}, which cannot be read: {error}") from error
     with file:
         names = [key.removesuffix("_weights") for key in file.files if key.endswith("_weights")]
@@ -97,7 +104,7 @@ def _read_layer(path: pathlib.Path, file: Any, name: str) -> Layer:
         if key in file.files:
             try:
                 arrays[part] = file[key]
-            except _DAMAGE as error:
+            except Exception as error:  # what a damaged archive raises has no end
                 raise ValueError(f"{path}: the array {key} cannot be read: {error}") from error
             if not isinstance(arrays[part], np.ndarray):  # a member that is not in NumPy's format comes as bytes
                 raise ValueError(f"{path}: the array {key} cannot be read: it is not in NumPy's format.")

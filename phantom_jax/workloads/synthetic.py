@@ -58,9 +58,7 @@ class SyntheticWorkload(Workload):
         """
         self.name = network.name
         self._network = network
-        self.seed = integer("seed", seed, minimum=0)
-        if self.seed >= 1 << 64:
-            raise ValueError(f"seed must be below 2^64, got {seed}.")
+        self.seed = integer("seed", seed, minimum=0, maximum=2**64 - 1)
         self._images = integer("images", images, minimum=1)
         self._table_name = one_of(
             "densities", next(iter(network.tables)) if densities is None else densities, tuple(network.tables)
