@@ -48,7 +48,7 @@ network = workloads.Network(
     "one layer",
     "this tour",
     (workloads.LayerShape("conv", (3, 3, 64, 96), (14, 14, 64)),),
-    {"tour": workloads.DensityTable("this tour", "", {"conv": 0.25}, {"conv": 0.5})},
+    {"tour": workloads.DensityTable("this tour", "", "", {"conv": 0.25}, {"conv": 0.5})},
 )
 for pattern in (None, "1:4", "kernel", "channel"):
     drawn = simulate(workloads.SyntheticWorkload(network, weight_pattern=pattern), Phantom2D())

@@ -49,6 +49,18 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any
     return [*rows, _row("total", first["totals"], second["totals"])]
 
 
+def differing(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns what the settings of two runs differ in: parameters of the accelerator and the workload, the seed."""
+    flat = [
+        {"seed": run["seed"]}
+        | {f"arch.{key}": value for key, value in run["architecture"].items()}
+        | {f"workload.{key}": value for key, value in run["workload"].items()}
+        for run in (first, second)
+    ]
+    keys = dict.fromkeys([*flat[0], *flat[1]])
+    return {key: (flat[0].get(key), flat[1].get(key)) for key in keys if flat[0].get(key) != flat[1].get(key)}
+
+
 def _row(name: str, *layers: dict[str, Any] | None) -> dict[str, Any]:
     cycles = [None if layer is None else sum(layer["cycles"]) / len(layer["cycles"]) for layer in layers]
     slots = [
@@ -95,17 +107,23 @@ def main(arguments: list[str] | None = None) -> None:
     named = parser.parse_args(arguments)
     try:
         first, second = load(named.A), load(named.B)
+        rows, differences = compare(first, second), differing(first, second)
     except ValueError as error:
         sys.exit(f"Error: {error}")
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        sys.exit(
+            f"Error: {named.A} and {named.B} must hold whole results of the main job: {type(error).__name__} {error}."
+        )
     console = Console()
-    for label, run, directory in (("A", first, named.A), ("B", second, named.B)):
+    for label, directory, index in (("A", named.A, 0), ("B", named.B, 1)):
+        settings = ", ".join(f"{key}={values[index]}" for key, values in differences.items())
         console.print(
-            f"{label}: {directory}: {run['workload']['name']}, {run['architecture']}",
+            f"{label}: {directory}" + (f": {settings}" if settings else ""),
             soft_wrap=True,
             highlight=False,
             markup=False,
         )
-    shown = table(compare(first, second))
+    shown = table(rows)
     console.width = max(console.width, Measurement.get(console, console.options.update(max_width=1000), shown).maximum)
     console.print(shown)
 

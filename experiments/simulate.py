@@ -42,14 +42,14 @@ def main(config: DictConfig) -> None:
     }
     command.write_csv(directory / "results.csv", report.rows())
     command.write_json(directory / "results.json", results)
-    notes = list(workload.notes)
+    for note in workload.notes:
+        console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
+    report.print(console)
     if config.figures.write:
         from experiments.figures import write_figures
 
-        notes += write_figures(directory, report, workload, arch, config.figures.layer)
-    for note in notes:
-        console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
-    report.print(console)
+        for note in write_figures(directory, report, workload, arch, config.figures.layer):
+            console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
     print(directory, flush=True)
 
 

@@ -81,10 +81,9 @@ def mesh(cores: Int[np.ndarray, "rounds rows cols"], title: str, most_rounds: in
     figure = matplotlib.figure.Figure(figsize=(_WIDTH, 2.2 + 0.14 * min(rows * cols, 40)), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3))
     above.bar(range(rounds), slowest, width=0.9, color=_COLORS[1])
-    above.set(
-        ylabel="cycles of\nthe round",
-        title=title + (f", first {rounds} of {len(cores)} rounds" if rounds < len(cores) else ""),
-    )
+    more = f", first {rounds} of {len(cores)} rounds" if rounds < len(cores) else ""
+    above.set_title(title + more, parse_math=False)
+    above.set(ylabel="cycles of\nthe round")
     picture = below.imshow(
         busy.reshape(rounds, -1).T, aspect="auto", cmap="cividis_r", vmin=0, vmax=1, interpolation="nearest"
     )
@@ -145,7 +144,7 @@ def _rows_figure(rows: int) -> tuple[matplotlib.figure.Figure, matplotlib.axes.A
 
 
 def _label_rows(axes: matplotlib.axes.Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names, fontsize="small")
+    axes.set_yticks(range(len(names)), names, fontsize="small", parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.axhline(len(names) - 1.5, color="black", linewidth=0.8)  # above the total
     axes.spines[["top", "right"]].set_visible(False)

@@ -19,7 +19,7 @@ LAYERS = [
 
 def save(directory: pathlib.Path, arch: Phantom2D, layers: list[Layer], **more: object) -> str:
     directory.mkdir()
-    results = {"schema_version": 1, "workload": {"name": "w"}, **simulate(layers, arch).to_dict(), **more}
+    results = {"schema_version": 1, "seed": 0, "workload": {"name": "w"}, **simulate(layers, arch).to_dict(), **more}
     (directory / "results.json").write_text(json.dumps(results))
     return str(directory)
 
@@ -35,6 +35,7 @@ def test_most_changed_first_and_total_last(tmp_path: pathlib.Path, capsys: pytes
             assert row["cycles"][index] == expected.cycles.mean()
             for component, share in expected.shares.items():
                 assert row["shares"][component][index] == pytest.approx(share)
+    assert diff.differing(diff.load(first), diff.load(second)) == {"arch.lookahead": (27, 4)}
     diff.main([first, second])
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1 if printed.splitlines()[-1].strip() else -2].split()[0] == "total"
@@ -63,6 +64,9 @@ def test_bad_runs(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) ->
     ]:
         with pytest.raises(SystemExit, match=message):
             diff.main([good, bad])
+    (tmp_path / "broken/results.json").write_text('{"schema_version": 1, "layers": [{}]}')
+    with pytest.raises(SystemExit, match="must hold whole results of the main job"):
+        diff.main([good, str(tmp_path / "broken")])
     with pytest.raises(SystemExit):
         diff.main([good])
     assert "the following arguments are required: B" in capsys.readouterr().err

@@ -119,7 +119,7 @@ def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: p
         (["workload.densities=hans"], "densities must be one of han, scnn, got 'hans'"),
         (["workload.masks=blocks"], "masks must be one of iid, channel, got 'blocks'"),
         (["workload.weight_density=1.5"], "weight_density must be a number from 0 to 1, got 1.5"),
-        (["workload.weight_spread=1"], "weight_spread must be a number from 0 to below 1, got 1"),
+        (["workload.weight_spread=1"], "weight_spread must be 0 or a number from 0.001 to below 1, got 1"),
         (["workload.weight_pattern=5:4"], "weight_pattern must be N:M with N from 1 to M, got '5:4'"),
         (["workload=mobilenet_v1", "workload.width=0.3"], "width must be a positive multiple of 1/32, got 0.3"),
         (["hydra.run.dir=masks.npz/out"], "must name a directory that can be written"),
@@ -153,7 +153,7 @@ def test_folders_of_the_same_names_are_not_mistaken_for_ours(tmp_path: pathlib.P
 
 
 def test_results_of_names_with_brackets(tmp_path: pathlib.Path) -> None:
-    ones = {"[/x]_weights": np.ones((9, 2)), "[/x]_activations": np.ones(9), "[/y]": np.ones(1)}
+    ones = {"[/x]$\\foo$_weights": np.ones((9, 2)), "[/x]$\\foo$_activations": np.ones(9), "[/y]": np.ones(1)}
     np.savez(tmp_path / "masks.npz", **ones)  # pyright: ignore[reportArgumentType]
     done = run(tmp_path, "workload=npz", "workload.path=masks.npz")
     assert done.returncode == 0, done.stderr
@@ -215,7 +215,7 @@ def test_configured_presets_are_those_of_the_library(hydra_config, preset: str) 
     assert Phantom2D(**hydra_config(f"arch={preset}").arch) == Phantom2D.preset(preset)
 
 
-@pytest.mark.parametrize("group", ["arch", "workload"])
+@pytest.mark.parametrize("group", [path.name for path in (ROOT / "conf").iterdir() if list(path.glob("*.yaml"))])
 def test_every_configuration_of_every_group_composes(hydra_config, group: str) -> None:
     names = [path.stem for path in (ROOT / "conf" / group).glob("*.yaml")]
     assert names

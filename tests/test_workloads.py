@@ -127,7 +127,7 @@ def test_densities_of_mobilenet() -> None:
     pointwise = [table.weights[f"pw{index}"] for index in range(1, 14)]
     assert pointwise == [1.0, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.2, 0.1, 0.1]
     assert {density for name, density in table.weights.items() if name[:2] != "pw"} == {1.0}
-    assert "0.7" in table.assumed
+    assert "0.7" in table.assumed_activations
 
 
 def test_a_table_that_leaves_layers_out_says_so() -> None:
@@ -145,7 +145,11 @@ SMALL = workloads.Network(
         workloads.LayerShape("depthwise", (3, 3, 1, 96), (20, 20, 96), {"feature_group_count": 96}),
         workloads.LayerShape("fc", (250, 300), (250,)),
     ),
-    {"assumed": workloads.DensityTable("none", "", *({"conv": 0.3, "depthwise": 1.0, "fc": 0.1} for _ in range(2)))},
+    {
+        "assumed": workloads.DensityTable(
+            "none", "", "", *({"conv": 0.3, "depthwise": 1.0, "fc": 0.1} for _ in range(2))
+        )
+    },
 )
 
 
@@ -168,7 +172,9 @@ def test_layers_are_drawn_anew_for_each_image_seed_and_layer() -> None:
     assert not np.array_equal(layer.weights, SyntheticWorkload(SMALL, seed=4)[2].weights)
 
 
-@pytest.mark.parametrize(("mean", "spread"), [(0.3, 0.23), (0.7, 0.77), (0.1, 0.5), (0.5, 0.0), (1.0, 0.9)])
+@pytest.mark.parametrize(
+    ("mean", "spread"), [(0.3, 0.23), (0.7, 0.77), (0.1, 0.5), (0.5, 0.0), (1.0, 0.9), (0.01, 0.1), (0.9, 0.01)]
+)
 def test_beta_densities_have_mean_and_spread(mean: float, spread: float) -> None:
     densities = beta_densities(Draws(0, 0), mean, spread, 20_000)
     deviation = spread * np.sqrt(mean * (1 - mean))
@@ -204,6 +210,26 @@ def test_whole_kernels_and_whole_channels() -> None:
     channel = SyntheticWorkload(SMALL, weight_pattern="channel")[0].weights
     assert set(channel.sum((0, 1, 3)).tolist()) == {0, 9 * 96}
     assert abs(channel.mean() - 0.3) < 5 * np.sqrt(0.21 / 64)
+    depthwise = SyntheticWorkload(SMALL, weight_density=0.3, activation_density=1, weight_pattern="channel")[1].weights
+    assert abs(depthwise.mean() - 0.3) < 5 * np.sqrt(0.21 / 96)  # a channel of each group: whole filters
+
+
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [
+        ({}, ("weights of 0.2", "input activations of 0.5")),
+        ({"weight_density": 0.1}, ("input activations of 0.5",)),
+        ({"weight_pattern": "2:4"}, ("input activations of 0.5",)),
+        ({"activation_density": 0.1}, ("weights of 0.2",)),
+        ({"weight_density": 0.1, "activation_density": 0.1}, ()),
+    ],
+)
+def test_what_is_assumed_is_noted_where_it_is_used(options: dict, noted: tuple[str, ...]) -> None:
+    workload = SyntheticWorkload(workloads.resnet50(), **options)
+    assumed = workload.provenance()["densities_assumed"]
+    assert len(assumed) == len(noted)
+    assert all(part.startswith(start) for part, start in zip(assumed, noted, strict=True))
+    assert len(workload.notes) == bool(noted)
 
 
 @pytest.mark.parametrize(
@@ -233,8 +259,13 @@ def test_masks_of_a_seed_never_change(options: dict, expected: str) -> None:
         ({"masks": "block"}, "masks must be one of iid, channel, got 'block'"),
         *(({"weight_density": x}, "weight_density must be a number from 0 to 1, got ") for x in (-0.1, 1.1, "x", True)),
         ({"activation_density": float("nan")}, "activation_density must be a number from 0 to 1, got nan"),
-        ({"weight_spread": 1.0}, "weight_spread must be a number from 0 to below 1, got 1.0"),
-        ({"activation_spread": -0.1}, "activation_spread must be a number from 0 to below 1, got -0.1"),
+        ({"weight_spread": 1.0}, "weight_spread must be 0 or a number from 0.001 to below 1, got 1.0"),
+        ({"activation_spread": -0.1}, "activation_spread must be 0 or a number from 0.001 to below 1, got -0.1"),
+        ({"weight_spread": 1e-9}, "weight_spread must be 0 or a number from 0.001 to below 1, got 1e-09"),
+        (
+            {"weight_pattern": "2:4", "weight_density": 0.9},
+            "weight_density must be null where weight_pattern is 2:4, got",
+        ),
         ({"weight_pattern": "5:4"}, "weight_pattern must be N:M with N from 1 to M, got '5:4'"),
         ({"weight_pattern": "0:4"}, "weight_pattern must be N:M with N from 1 to M, got '0:4'"),
         ({"weight_pattern": "blocks"}, "weight_pattern must be kernel, channel, N:M .* got 'blocks'"),

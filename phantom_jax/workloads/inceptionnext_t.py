@@ -34,7 +34,5 @@ def inceptionnext_t(size: int = 224) -> Network:
             layers.append(conv_shape(f"{name}_fc2", side, 1, expansion * channels, channels))
     layers.append(LayerShape("head_fc1", (channels, 3 * channels), (channels,)))
     layers.append(LayerShape("head_fc2", (3 * channels, 1000), (3 * channels,)))
-    assumed = "weights of 0.2 throughout; activations without zeros, since normalization and GELU leave none"
-    return Network(
-        "inceptionnext_t", _SOURCE, tuple(layers), {"assumed": uniform_table(tuple(layers), 0.2, 1.0, assumed)}
-    )
+    why = " (normalization and GELU leave no zeros)"
+    return Network("inceptionnext_t", _SOURCE, tuple(layers), {"assumed": uniform_table(tuple(layers), 0.2, 1.0, why)})

@@ -108,9 +108,12 @@ def check_spread(argument: str, value: Any) -> float:
     """Returns a relative spread as a float.
 
     Raises:
-        ValueError: It is not a number from 0 to below 1, as a Beta distribution can have it.
+        ValueError: It is neither 0 nor a number from 0.001 to below 1: above, no Beta distribution has it; below, its
+            quantiles are not worth computing.
     """
-    return number(argument, value, "a number from 0 to below 1", lambda spread: 0 <= spread < 1)
+    return number(
+        argument, value, "0 or a number from 0.001 to below 1", lambda spread: spread == 0 or 1e-3 <= spread < 1
+    )
 
 
 def check_pattern(argument: str, value: Any) -> str | tuple[int, int] | None:

@@ -38,10 +38,6 @@ def mobilenet_v1(size: int = 224, width: float = 1.0) -> Network:
     weights = {layer.name: 1.0 for layer in layers}
     weights |= {f"pw{index}": density for index, density in enumerate(_POINTWISE_WEIGHTS, 1)}
     activations = {layer.name: _ACTIVATIONS for layer in layers} | {"conv1": 1.0}
-    table = DensityTable(
-        "SparseML's pruned MobileNetV1 (weights)",
-        "input activations of 0.7, and an input picture without zeros",
-        weights,
-        activations,
-    )
+    assumed = f"input activations of {_ACTIVATIONS}, a picture without zeros"
+    table = DensityTable("SparseML's pruned MobileNetV1 (weights)", "", assumed, weights, activations)
     return Network("mobilenet_v1", _SOURCE, tuple(layers), {"sparseml": table})

@@ -22,7 +22,8 @@ class DensityTable:
     """Densities of weights and input activations by layer name. Layers that a table does not name are left out."""
 
     source: str
-    assumed: str  # what of it is not from the source; empty if nothing is
+    assumed_weights: str  # what of the weights' densities is not from the source; empty if nothing is
+    assumed_activations: str  # likewise of the activations
     weights: Mapping[str, float]
     activations: Mapping[str, float]
 
@@ -53,11 +54,12 @@ def conv_shape(
     return LayerShape(name, (*kernel, channels // groups, filters), (side, side, channels), geometry)
 
 
-def uniform_table(layers: tuple[LayerShape, ...], weights: float, activations: float, assumed: str) -> DensityTable:
+def uniform_table(layers: tuple[LayerShape, ...], weights: float, activations: float, why: str = "") -> DensityTable:
     """Returns an assumed table of one density each, with an input picture without zeros."""
     return DensityTable(
         source="none",
-        assumed=assumed,
+        assumed_weights=f"weights of {weights:g} throughout",
+        assumed_activations=f"input activations of {activations:g} throughout{why}, a picture without zeros",
         weights={layer.name: weights for layer in layers},
         activations={layer.name: activations if index else 1.0 for index, layer in enumerate(layers)},
     )

@@ -30,7 +30,5 @@ def resnet50(size: int = 224) -> Network:
                 layers.append(conv_shape(f"{name}_down", side, 1, channels, 4 * filters, stride=stride, padding=0))
             side, channels = side // stride, 4 * filters
     layers.append(LayerShape("fc", (channels, 1000), (channels,)))
-    table = uniform_table(
-        tuple(layers), 0.2, 0.5, "weights of 0.2 and input activations of 0.5 throughout, a picture without zeros"
-    )
+    table = uniform_table(tuple(layers), 0.2, 0.5)
     return Network("resnet50", _SOURCE, tuple(layers), {"assumed": table})

@@ -51,7 +51,7 @@ class SyntheticWorkload(Workload):
             activation_spread: Likewise of channels of the activations.
             weight_pattern: None, for weights as `masks` says; `"kernel"` keeps or drops the kernel of each pair of
                 channel and filter as a whole, `"channel"` that of each input channel over all filters; `"N:M"` keeps
-                exactly N of every M consecutive input channels, whatever the density.
+                exactly N of every M consecutive input channels, and goes with no `weight_density`.
 
         Raises:
             ValueError: An argument is not valid.
@@ -72,13 +72,23 @@ class SyntheticWorkload(Workload):
         self._weight_spread = check_spread("weight_spread", weight_spread)
         self._activation_spread = check_spread("activation_spread", activation_spread)
         self._pattern_name, self._pattern = weight_pattern, check_pattern("weight_pattern", weight_pattern)
-        # With densities for all layers given, no table is needed.
-        needs_table = self._weight_density is None or self._activation_density is None
+        if isinstance(self._pattern, tuple) and weight_density is not None:
+            raise ValueError(
+                f"weight_density must be null where weight_pattern is {weight_pattern}, got {weight_density!r}."
+            )
+        # With densities or patterns given for all layers, no table is needed.
+        self._reads_weights = self._weight_density is None and not isinstance(self._pattern, tuple)
+        self._reads_activations = self._activation_density is None
+        needs_table = self._reads_weights or self._reads_activations
         known = self._table.weights.keys() if needs_table else {layer.name for layer in network.layers}
         self._layers = [(index, layer) for index, layer in enumerate(network.layers) if layer.name in known]
         self.names = [layer.name for _, layer in self._layers]
         left_out = [layer.name for layer in network.layers if layer.name not in known]
-        self.notes = tuple(self._notes(needs_table, left_out))
+        self._assumed = [
+            *([self._table.assumed_weights] if self._reads_weights and self._table.assumed_weights else []),
+            *([self._table.assumed_activations] if self._reads_activations and self._table.assumed_activations else []),
+        ]
+        self.notes = tuple(self._notes(left_out))
 
     def __len__(self) -> int:
         return len(self._layers)
@@ -95,35 +105,36 @@ class SyntheticWorkload(Workload):
         return {
             "name": self.name,
             "shapes": self._network.source,
-            "densities": self._table_name,
-            "densities_source": self._table.source,
-            "densities_assumed": self._table.assumed,
+            "densities": self._table_name if self._reads_weights or self._reads_activations else None,
+            "densities_source": self._table.source if self._reads_weights or self._reads_activations else None,
+            "densities_assumed": self._assumed,
             "weight_density": self._weight_density,
             "activation_density": self._activation_density,
             "masks": self._kind,
-            "weight_spread": self._weight_spread if self._kind == "channel" else None,
+            "weight_spread": self._weight_spread if self._kind == "channel" and self._pattern is None else None,
             "activation_spread": self._activation_spread if self._kind == "channel" else None,
             "weight_pattern": self._pattern_name,
             "generator": "Philox4x64-10 keyed by (seed, 2 * layer + (0 weights, 1 activations))",
             "images": self._images,
         }
 
-    def _notes(self, needs_table: bool, left_out: list[str]) -> list[str]:
-        notes = []
-        if needs_table and self._table.assumed:
-            notes.append(f"{self.name}: assumed, not published: {self._table.assumed}.")
+    def _notes(self, left_out: list[str]) -> list[str]:
+        notes = [f"{self.name}: assumed, not published: {'; '.join(self._assumed)}."] if self._assumed else []
         if left_out:
             notes.append(f"{self.name}: the density table {self._table_name} leaves out {', '.join(left_out)}.")
         return notes
 
     def _draw_weights(self, number: int, shape: LayerShape) -> Any:
         draws = Draws(self.seed, 2 * number)
-        density = self._table.weights[shape.name] if self._weight_density is None else self._weight_density
         channels, filters = shape.weights[-2:]
         if isinstance(self._pattern, tuple):
             return n_of_m(draws, shape.weights, *self._pattern)
+        density = self._table.weights[shape.name] if self._weight_density is None else self._weight_density
         if self._pattern is not None:
-            kept = draws.bits((channels, filters if self._pattern == "kernel" else 1), density)
+            groups = shape.geometry.get("feature_group_count", 1)
+            by_filter = self._pattern == "kernel"
+            kept = draws.bits((channels, filters) if by_filter else (groups, channels), density)
+            kept = kept if by_filter else kept.T.repeat(filters // groups, axis=1)  # each channel of each group
             return np.broadcast_to(kept, shape.weights).copy()
         return draws.bits(shape.weights, self._slice_densities(number, 0, density, self._weight_spread, filters))
 

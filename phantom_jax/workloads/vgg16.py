@@ -38,12 +38,14 @@ def vgg16(size: int = 224) -> Network:
     return Network("vgg16", _SOURCE, tuple(layers), {
         "han": DensityTable(
             "Han et al. 2015; a layer's input has the density of the output before it",
-            "the input picture has no zeros; pooling leaves densities as they are",
+            "",
+            "the input picture has no zeros, pooling leaves densities as they are",
             _per_cent(names, _HAN_WEIGHTS),
             _per_cent(names, (100, *_HAN_OUTPUTS[:-1])),
         ),
         "scnn": DensityTable(
             "public simulators of SCNN (Parashar et al. 2017)",
+            "",
             "",
             _per_cent(names[:13], _SCNN_WEIGHTS),
             _per_cent(names[:13], _SCNN_INPUTS),
