@@ -1,15 +1,13 @@
-"""One core: streams of lookahead masks, cut into blocks, in cycles per job (SPEC 4).
+"""One core: streams of lookahead masks, cut into blocks, in cycles per job (SPEC 4), for any architecture.
 
-`pe_bins` is the meaning: one PE, one block. `_count_tile` is `jax.vmap` of it over PEs, blocks and filters, compiled
+`pe_bins` is the meaning: one PE, one block. `count_tile` is `jax.vmap` of it over PEs, blocks and filters, compiled
 for tiles of fixed shape: once per architecture, direction of streams and width of the tile, whatever the layers. Tiles
 are padded with zero bits, which take no cycle; the one cycle that a block without work costs is added only for blocks
-that exist.
+that exist. `lane_core` does the same much faster for P = T = 3.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator
 
 import jax
@@ -18,7 +16,9 @@ import numpy as np
 from jaxtyping import Array, Int, UInt
 
 from phantom_jax.arch import Phantom2D
-from phantom_jax.lowering import Kernels, Streams, Windows
+from phantom_jax.layer import Layer
+from phantom_jax.lowering import lower_activations, lower_weights, streams
+from phantom_jax.parallel import compiled, run_tiles
 from phantom_jax.selector import selector_bins
 
 # Blocks by filters in a tile, and entries at most: large enough for few calls, small enough for a core's cache.
@@ -36,6 +36,7 @@ class JobCycles:
     """
 
     cycles: Int[np.ndarray, "filters jobs segments"]
+    effectual: int  # pairs of a weight and an activation that are both non-zero
     bins: int  # cycles with work, summed over blocks and PEs
     worked: int  # cycles of blocks with work
     bubbles: int  # blocks without work
@@ -58,8 +59,7 @@ def pe_bins(
     return selector_bins(selector, threads)(counts)
 
 
-@functools.partial(jax.jit, static_argnames=("selector", "threads"))
-def _count_tile(
+def count_tile(
     kernels: UInt[Array, "units phases pes words filters"],
     windows: UInt[Array, "units lookahead pes words"],
     selector: str,
@@ -76,68 +76,71 @@ def _count_tile(
     filters = jax.vmap(pe, in_axes=(-1, None))
     units = jax.vmap(filters, in_axes=(0, 0))
     bins = jax.vmap(units, in_axes=(2, 2))(kernels, windows)  # [P, units, filters]
-    return bins.max(0), bins.sum(0)
+    return bins.max(0), bins.sum(0, dtype=jnp.int32)
 
 
-def count_jobs(
-    kernels: Kernels, windows: Windows, cut: Streams, segments: list[tuple[int, int]], arch: Phantom2D
-) -> JobCycles:
-    """Counts the cycles of every job of a layer for one image.
+class WordCounter:
+    """Counts the job cycles of a layer, image by image, with entries as words of T bits."""
 
-    Args:
-        kernels: The lowered weights.
-        windows: The lowered activations of the image.
-        cut: How the layer is cut into jobs.
-        segments: The non-empty segments (start, stop) of each stream; one for the whole stream if it is not cut.
-        arch: The accelerator.
-    """
-    lookahead = arch.lookahead
-    if lookahead > _LONG_LOOKAHEAD:
-        lookahead = min(lookahead, max(_LONG_LOOKAHEAD, _power_of_two(cut.length)))
-    segment_blocks = np.array([-(-(stop - start) // lookahead) for start, stop in segments])
-    blocks = int(segment_blocks.sum())
-    filters_per_group = cut.filters // cut.groups
+    def __init__(self, layer: Layer, arch: Phantom2D) -> None:
+        self._layer, self._arch, self._cut = layer, arch, streams(layer, arch)
+        self._kernels = lower_weights(layer, arch)
+        loads = self._kernels.chunk_loads.swapaxes(1, 2).reshape(self._cut.filters, -1)  # [K, G]
+        # Ones among the kernel bits: of each job, or of all jobs of a filter where streams run along chunks.
+        self.loads = loads if self._cut.axis == "positions" else loads.sum(1, keepdims=True)
+        self.nonzero_weights = int(self.loads.sum())
 
-    # Units are blocks of jobs, [groups * J * blocks]. A unit's kernel row depends on its chunk (streams along
-    # positions) or on its group and block (streams along chunks).
-    if cut.axis == "positions":
-        streams = windows.words.reshape(-1, cut.positions, *windows.words.shape[3:])
-        rows = kernels.words.reshape(-1, 1, *kernels.words.shape[2:])
-        rows = np.repeat(rows, arch.pes, axis=1) if arch.intra_balance else rows
-        unit_rows = np.repeat(np.arange(cut.groups * cut.chunks), blocks)
-        dispatched = kernels.chunk_loads > 0
-    else:
-        streams = windows.words.swapaxes(1, 2).reshape(-1, cut.chunks, *windows.words.shape[3:])
-        rows = _blocks(kernels.words, segments, lookahead).reshape(-1, lookahead, *kernels.words.shape[2:])
-        unit_rows = np.arange(cut.groups * blocks).reshape(cut.groups, 1, blocks)
-        unit_rows = np.broadcast_to(unit_rows, (cut.groups, cut.jobs, blocks)).reshape(-1)
-        loads = kernels.chunk_loads.sum(1, keepdims=True)
-        dispatched = np.broadcast_to(loads > 0, (cut.groups, cut.jobs, filters_per_group))
-    units = _blocks(streams, segments, lookahead).reshape(-1, lookahead, *streams.shape[2:])
-    if arch.intra_balance:
-        rows, units = _rotate(rows), _rotate(units)
+    def count(self, image: int, segments: list[tuple[int, int]]) -> JobCycles:
+        """Counts the cycles of every job for one image, its stream cut into the given non-empty segments."""
+        arch, cut, kernels = self._arch, self._cut, self._kernels
+        windows = lower_activations(self._layer, arch, image)
+        lookahead = arch.lookahead
+        if lookahead > _LONG_LOOKAHEAD:
+            lookahead = min(lookahead, max(_LONG_LOOKAHEAD, _power_of_two(cut.length)))
+        segment_blocks = np.array([-(-(stop - start) // lookahead) for start, stop in segments])
+        blocks = int(segment_blocks.sum())
+        filters_per_group = cut.filters // cut.groups
 
-    # A unit belongs to a job's segment; sums over units are kept per segment, as [groups * J * segments, K/groups].
-    unit_segments = np.repeat(
-        np.arange(cut.groups * cut.jobs * len(segments)), np.tile(segment_blocks, cut.groups * cut.jobs)
-    )
-    worked = np.zeros((cut.groups * cut.jobs * len(segments), filters_per_group), np.int64)
-    working_blocks = np.zeros_like(worked)
-    bins = 0
-    for ids, filters, tile_worked, tile_working, tile_bins in _tiles(rows, units, unit_rows, unit_segments, arch):
-        worked[ids, filters] += tile_worked
-        working_blocks[ids, filters] += tile_working
-        bins += tile_bins
+        # Units are blocks of jobs, [groups * J * blocks]. A unit's kernel row depends on its chunk (streams along
+        # positions) or on its group and block (streams along chunks).
+        if cut.axis == "positions":
+            masks = windows.words.reshape(-1, cut.positions, *windows.words.shape[3:])
+            rows = kernels.words.reshape(-1, 1, *kernels.words.shape[2:])
+            rows = np.repeat(rows, arch.pes, axis=1) if arch.intra_balance else rows
+            unit_rows = np.repeat(np.arange(cut.groups * cut.chunks), blocks)
+        else:
+            masks = windows.words.swapaxes(1, 2).reshape(-1, cut.chunks, *windows.words.shape[3:])
+            rows = _blocks(kernels.words, segments, lookahead).reshape(-1, lookahead, *kernels.words.shape[2:])
+            unit_rows = np.arange(cut.groups * blocks).reshape(cut.groups, 1, blocks)
+            unit_rows = np.broadcast_to(unit_rows, (cut.groups, cut.jobs, blocks)).reshape(-1)
+        units = _blocks(masks, segments, lookahead).reshape(-1, lookahead, *masks.shape[2:])
+        if arch.intra_balance:
+            rows, units = _rotate(rows), _rotate(units)
 
-    shape = (cut.groups, cut.jobs, len(segments), filters_per_group)
-    bubbles = dispatched[:, :, None] * segment_blocks[:, None] - working_blocks.reshape(shape)
-    cycles = worked.reshape(shape) + bubbles
-    return JobCycles(
-        cycles=cycles.transpose(0, 3, 1, 2).reshape(cut.filters, cut.jobs, len(segments)),
-        bins=bins,
-        worked=int(worked.sum()),
-        bubbles=int(bubbles.sum()),
-    )
+        # A unit belongs to a job's segment; sums over units are kept per segment, as [groups * J * segments, K/groups].
+        unit_segments = np.repeat(
+            np.arange(cut.groups * cut.jobs * len(segments)), np.tile(segment_blocks, cut.groups * cut.jobs)
+        )
+        worked = np.zeros((cut.groups * cut.jobs * len(segments), filters_per_group), np.int64)
+        working_blocks = np.zeros_like(worked)
+        bins = 0
+        for ids, filters, tile_worked, tile_working, tile_bins in _tiles(rows, units, unit_rows, unit_segments, arch):
+            worked[ids, filters] += tile_worked
+            working_blocks[ids, filters] += tile_working
+            bins += tile_bins
+
+        def by_filter(sums: np.ndarray) -> np.ndarray:
+            sums = sums.reshape(cut.groups, cut.jobs, len(segments), filters_per_group)
+            return sums.transpose(0, 3, 1, 2).reshape(cut.filters, cut.jobs, len(segments))
+
+        bubbles = (self.loads > 0)[:, :, None] * segment_blocks - by_filter(working_blocks)
+        return JobCycles(
+            cycles=by_filter(worked) + bubbles,
+            effectual=int((kernels.tap_sums * windows.tap_sums).sum()),
+            bins=bins,
+            worked=int(worked.sum()),
+            bubbles=int(bubbles.sum()),
+        )
 
 
 def _tiles(
@@ -149,7 +152,7 @@ def _tiles(
 ) -> Iterator[
     tuple[Int[np.ndarray, " ids"], slice, Int[np.ndarray, "ids filters"], Int[np.ndarray, "ids filters"], int]
 ]:
-    """Counts all units by all filters, tile by tile on every core of the machine.
+    """Counts all units by all filters, tile by tile.
 
     Yields, per tile: segments, filters, their cycles in blocks with work, their blocks with work, and the sum of bins.
     """
@@ -159,14 +162,19 @@ def _tiles(
     height = _power_of_two(max(1, height) + 1) // 2  # rounded down
     alive = np.asarray(units.reshape(len(units), -1).any(1))  # units without a non-zero activation have no work
 
-    def count(first: int, chosen: Int[np.ndarray, " tile"]) -> tuple:
+    def fill(tile: tuple[int, Int[np.ndarray, " tile"]]) -> tuple[np.ndarray, np.ndarray]:
+        first, chosen = tile
         last = min(first + width, filters)
         tile_kernels = np.zeros((height, *rows.shape[1:-1], width), rows.dtype)
         tile_kernels[: len(chosen), ..., : last - first] = rows[unit_rows[chosen], ..., first:last]
         tile_windows = np.zeros((height, *units.shape[1:]), units.dtype)
         tile_windows[: len(chosen)] = units[chosen]
-        slowest, bins = _count_tile(tile_kernels, tile_windows, selector=arch.selector, threads=arch.threads)
-        slowest = np.asarray(slowest)[: len(chosen), : last - first]
+        return tile_kernels, tile_windows
+
+    def finish(tile: tuple[int, Int[np.ndarray, " tile"]], outputs: tuple[np.ndarray, np.ndarray]) -> tuple:
+        first, chosen = tile
+        last = min(first + width, filters)
+        slowest = outputs[0][: len(chosen), : last - first]
         ids = unit_segments[chosen]
         starts = np.flatnonzero(np.diff(ids, prepend=-1))
         return (
@@ -174,7 +182,7 @@ def _tiles(
             slice(first, last),
             np.add.reduceat(slowest, starts, axis=0, dtype=np.int64),
             np.add.reduceat(slowest > 0, starts, axis=0, dtype=np.int64),
-            int(np.asarray(bins).sum(dtype=np.int64)),
+            int(outputs[1].sum(dtype=np.int64)),
         )
 
     def tiles() -> Iterator[tuple[int, Int[np.ndarray, " tile"]]]:
@@ -184,15 +192,7 @@ def _tiles(
             for start in range(0, len(chosen), height):
                 yield first, chosen[start : start + height]
 
-    workers = os.cpu_count() or 1
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        pending: list[concurrent.futures.Future] = []
-        for tile in tiles():
-            pending.append(pool.submit(count, *tile))
-            if len(pending) > 2 * workers:  # keeps the tiles in flight few, and the results in order
-                yield pending.pop(0).result()
-        for future in pending:
-            yield future.result()
+    return run_tiles(compiled(count_tile, selector=arch.selector, threads=arch.threads), tiles(), fill, finish)
 
 
 def _blocks(

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from phantom_jax.arch import Phantom2D
-from phantom_jax.lowering import Kernels, Streams
+from phantom_jax.lowering import Streams
 
 ROW_AXES = ("jobs", "filters", "segments")
 _PLACEMENT_JOBS = 128  # jobs per compiled call of level-2 placement, and rounds per call at most
-_PLACEMENT_ROUNDS = 32
+_PLACEMENT_ROUNDS = 128
 _PLACEMENT_SIDE = 64  # a mesh with a longer side is cut down to the rows and columns that can be in use
 
 
@@ -36,16 +36,24 @@ class MeshCycles:
     idle: int  # cores without work in a round
 
 
-def map_layer(cut: Streams, kernels: Kernels, arch: Phantom2D) -> Mapping:
-    """Chooses what the rows share out, orders the filters and places the jobs."""
+def map_layer(cut: Streams, loads: Int[np.ndarray, "filters jobs_or_one"], arch: Phantom2D) -> Mapping:
+    """Chooses what the rows share out, orders the filters and places the jobs.
+
+    Args:
+        cut: How the layer is cut into jobs.
+        loads: Ones among the kernel bits of each job, or of all jobs of a filter alike.
+        arch: The accelerator.
+    """
     row_axis, dense_cycles = choose_row_axis(cut, arch)
-    order = _filter_order(kernels, arch)
+    order = _filter_order(loads, arch)
     return Mapping(
         row_axis=row_axis,
         segments=cut_segments(cut.length, arch.rows if row_axis == "segments" else 1),
         dense_cycles=dense_cycles,
         order=order,
-        job_rows=place_jobs(_job_loads(cut, kernels)[order], arch) if row_axis == "jobs" else None,
+        job_rows=place_jobs(np.broadcast_to(loads, (cut.filters, cut.jobs))[order], arch)
+        if row_axis == "jobs"
+        else None,
     )
 
 
@@ -122,17 +130,9 @@ def _rounds(row_axis: str, cut: Streams, arch: Phantom2D) -> int:
     return -(-cut.filters // _filters_per_round(row_axis, arch))
 
 
-def _filter_order(kernels: Kernels, arch: Phantom2D) -> Int[np.ndarray, " filters"]:
+def _filter_order(loads: Int[np.ndarray, "filters jobs_or_one"], arch: Phantom2D) -> Int[np.ndarray, " filters"]:
     """Level-2 balance: filters by their non-zero weights, descending, stable."""
-    nonzero = kernels.chunk_loads.sum(1).reshape(-1)
-    return np.argsort(-nonzero, kind="stable") if arch.inter_balance else np.arange(len(nonzero))
-
-
-def _job_loads(cut: Streams, kernels: Kernels) -> Int[np.ndarray, "filters jobs"]:
-    """Returns the ones among the kernel bits of each job."""
-    if cut.axis == "positions":
-        return kernels.chunk_loads.transpose(0, 2, 1).reshape(cut.filters, cut.chunks)
-    return np.repeat(kernels.chunk_loads.sum(1).reshape(-1, 1), cut.jobs, axis=1)
+    return np.argsort(-loads.sum(1), kind="stable") if arch.inter_balance else np.arange(len(loads))
 
 
 def place_jobs(loads: Int[np.ndarray, "filters jobs"], arch: Phantom2D) -> Int[np.ndarray, "rounds jobs"]:
@@ -145,40 +145,40 @@ def place_jobs(loads: Int[np.ndarray, "filters jobs"], arch: Phantom2D) -> Int[n
     rows = min(arch.rows, max(_PLACEMENT_SIDE, 1 << (jobs - 1).bit_length()))
     cols = min(arch.cols, max(_PLACEMENT_SIDE, 1 << (filters - 1).bit_length()))
     loads = np.pad(loads, ((0, rounds * cols - filters), (0, 0)))
-    loads = loads.reshape(rounds, cols, jobs).transpose(0, 2, 1)  # [rounds, J, C]
-    visits = np.argsort(-loads.sum(2), axis=1, kind="stable")
-    visited = np.take_along_axis(loads, visits[:, :, None], axis=1)
-    placed = np.empty((rounds, jobs), np.int64)
+    loads = loads.reshape(rounds, cols, jobs)
+    visits = np.argsort(-loads.sum(1), axis=1, kind="stable")
+    visited = np.take_along_axis(loads, visits[:, None], axis=2).transpose(2, 1, 0)  # [J, C, rounds]
+    placed = np.empty((jobs, rounds), np.int64)
     step = max(1, min(_PLACEMENT_ROUNDS, (1 << 22) // (rows * cols)))
     with jax.enable_x64(True):  # a row's load may pass 2^31 on large layers
         for start in range(0, rounds, step):
-            row_loads = jnp.zeros((step, rows, cols), jnp.int64)
+            row_loads = jnp.zeros((rows, cols, step), jnp.int64)
             for job in range(0, jobs, _PLACEMENT_JOBS):
-                tile = visited[start : start + step, job : job + _PLACEMENT_JOBS]
-                padded = np.zeros((step, _PLACEMENT_JOBS, cols), np.int64)
-                padded[: tile.shape[0], : tile.shape[1]] = tile
+                tile = visited[job : job + _PLACEMENT_JOBS, :, start : start + step]
+                padded = np.zeros((_PLACEMENT_JOBS, cols, step), np.int64)
+                padded[: len(tile), :, : tile.shape[2]] = tile
                 row_loads, chosen = _place_tile(row_loads, padded)
-                placed[start : start + step, job : job + _PLACEMENT_JOBS] = np.asarray(chosen)[
-                    : tile.shape[0], : tile.shape[1]
+                placed[job : job + _PLACEMENT_JOBS, start : start + step] = np.asarray(chosen)[
+                    : len(tile), : tile.shape[2]
                 ]
-    job_rows = np.empty_like(placed)
-    np.put_along_axis(job_rows, visits, placed, axis=1)
+    job_rows = np.empty((rounds, jobs), np.int64)
+    np.put_along_axis(job_rows, visits, placed.T, axis=1)
     return job_rows
-
-
-def _place_job(
-    row_loads: Int[Array, "rows cols"], load: Int[Array, " cols"]
-) -> tuple[Int[Array, "rows cols"], Int[Array, ""]]:
-    """Puts one job on the row where the round's highest load stays lowest; then the emptiest row, then the first."""
-    highest = (row_loads + load).max(1)
-    summed = row_loads.sum(1)
-    row = jnp.argmin(jnp.where(highest == highest.min(), summed, jnp.iinfo(summed.dtype).max))
-    return row_loads.at[row].add(load), row
 
 
 @jax.jit
 def _place_tile(
-    row_loads: Int[Array, "rounds rows cols"], loads: Int[Array, "rounds jobs cols"]
-) -> tuple[Int[Array, "rounds rows cols"], Int[Array, "rounds jobs"]]:
-    """Places a tile of jobs in the order given, in many rounds at once; jobs without load change nothing."""
-    return jax.vmap(lambda start, jobs: jax.lax.scan(_place_job, start, jobs))(row_loads, loads)
+    row_loads: Int[Array, "rows cols rounds"], loads: Int[Array, "jobs cols rounds"]
+) -> tuple[Int[Array, "rows cols rounds"], Int[Array, "jobs rounds"]]:
+    """Places a tile of jobs in the order given, in many rounds at once; jobs without load change nothing.
+
+    Each goes to the row where the round's highest load stays lowest; then to the emptiest row, then to the first.
+    """
+
+    def place(row_loads: Array, load: Array) -> tuple[Array, Array]:
+        highest = (row_loads + load).max(1)
+        summed = row_loads.sum(1)
+        row = jnp.argmin(jnp.where(highest == highest.min(0), summed, jnp.iinfo(summed.dtype).max), axis=0)
+        return row_loads + jnp.where(jnp.arange(len(row_loads))[:, None, None] == row, load, 0), row
+
+    return jax.lax.scan(place, row_loads, loads)

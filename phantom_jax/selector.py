@@ -134,3 +134,54 @@ def _lowest_bit(words: UInt[Array, "*words"]) -> UInt[Array, "*words"]:
     if words.ndim == 0:
         return lowest
     return jnp.where(jnp.arange(words.shape[0]) == jnp.argmax(words != 0), lowest, 0)
+
+
+def sliced_selector(selector: str) -> tuple[Callable[[Array, int], list[Array]], Callable[..., tuple[list, Array]]]:
+    """Returns the selector of a PE with three threads for many blocks at once: one block in each bit of a word.
+
+    The same automata as `_next_fit` and `_first_fit_of_three`, with their state as bit planes: word i of the state
+    holds bit i of every block's number, so one bitwise instruction steps as many blocks as a vector register has bits.
+
+    Args:
+        selector: The top-down selector.
+
+    Returns:
+        `start(zeros, most)`, the state before any entry, with room for at most `most` entries; and
+        `step(state, x, y, z)`, the state after an entry with these three bits and a word that tells where the entry
+        opened a bin. Out of order, a block whose state is negative in the end has a bin more than were opened
+        (`first_fit` counts it late: see there), so the last word of the state is to be counted too.
+    """
+    if selector == "in_order":
+        return lambda zeros, most: [~zeros, ~zeros], _sliced_next_fit
+    return lambda zeros, most: [zeros] * (most.bit_length() + 1), _sliced_first_fit
+
+
+def _sliced_next_fit(state: list[Array], x: Array, y: Array, z: Array) -> tuple[list[Array], Array]:
+    """In order: the state is whether fewer than one and fewer than two threads of the open bin are free."""
+    none_free, few_free = state
+    either, both = x | y, x & y
+    one, two, three = either | z, both | (z & either), both & z  # the entry has at least this many bits
+    opens = three | (one & none_free) | (two & few_free)
+    # An opened bin keeps 3 - count threads, and any other loses count.
+    return [three | ((none_free | (one & (few_free | two))) & ~opens), two | ((few_free | one) ^ opens)], opens
+
+
+def _sliced_first_fit(state: list[Array], x: Array, y: Array, z: Array) -> tuple[list[Array], Array]:
+    """Out of order: the state is the number of open bins with one free thread, or -1 for a single one that has two.
+
+    The number is in two's complement, its sign last. An entry of one bit lowers it by 1, one of two bits raises it by
+    1; but from -1, one bit leads to +1, which is down by 1 and up by 3. A bin that a single bit opens is counted when
+    it is left that way, or by the sign in the end; one that two bits complete, when they do.
+    """
+    *digits, sign = state
+    differ = x ^ y
+    some = differ | (y ^ z)  # one or two bits
+    one = some & (differ ^ z)
+    jumps, down = one & sign, one & ~sign
+    opens = (x & y) | (z & differ) | jumps
+    after = [digits[0] ^ (some ^ jumps)]
+    carry = some & (digits[0] ^ down)
+    for digit in digits[1:]:
+        after.append(digit ^ carry)
+        carry &= digit ^ down
+    return [*after, sign ^ carry], opens

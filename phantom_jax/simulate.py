@@ -1,18 +1,21 @@
 """The exact model: layers in, cycles and cycle stacks out (SPEC 3 to 6)."""
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Int64
 
+from phantom_jax import lane_core
 from phantom_jax.arch import Phantom2D
 from phantom_jax.checks import integer
-from phantom_jax.core import count_jobs
+from phantom_jax.core import WordCounter
 from phantom_jax.layer import Layer, nonzero
-from phantom_jax.lowering import lower_activations, lower_weights, streams
+from phantom_jax.lowering import streams
 from phantom_jax.mesh import map_cores, map_layer, run_rounds
+from phantom_jax.parallel import overlapped
 from phantom_jax.report import LayerReport, Report
 
 _INT64_MAX = np.iinfo(np.int64).max
@@ -43,22 +46,13 @@ def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
     if not isinstance(layers, Iterable):
         raise ValueError(f"layers must be a Layer or a sequence of them, got {layers!r}.")
     reports: list[LayerReport] = []
-    for index, layer in enumerate(layers):
-        if not isinstance(layer, Layer):
-            raise ValueError(f"layers[{index}] must be a Layer, got {layer!r}.")
-        name = layer.name if layer.name is not None else f"layer{index}"
-        if any(isinstance(array, Tracer) for array in (layer.weights, layer.activations)):
-            raise ValueError(f"layers[{index}] ({name}) holds traced arrays; simulate needs concrete masks.")
-        if reports and layer.batch != len(reports[0].cycles):
-            raise ValueError(
-                f"activations of layers[{index}] ({name}) have a batch of {layer.batch} images, but those of "
-                f"{reports[0].name} have {len(reports[0].cycles)}; all layers need the same."
-            )
-        reports.append(_simulate_layer(layer, name, arch))
+    for report in overlapped(lambda named: _simulate_layer(*named, arch), _named(layers)):
+        reports.append(report)
         slots = max(map(sum, zip(*(report.cycles.tolist() for report in reports), strict=True))) * arch.multipliers
         if slots > _INT64_MAX:
             raise ValueError(
-                f"rows and cols: up to {name}, {arch.multipliers} multipliers offer more slots than 64 bits hold."
+                f"rows and cols: up to {report.name}, {arch.multipliers} multipliers offer more slots than 64 bits "
+                "hold."
             )
     if not reports:
         raise ValueError("layers must hold at least one Layer, got none.")
@@ -80,32 +74,52 @@ def core_cycles(layer: Layer, arch: Phantom2D, image: int = 0) -> Int64[np.ndarr
     """
     if integer("image", image, minimum=0) >= layer.batch:
         raise ValueError(f"image must be below the batch of {layer.batch}, got {image}.")
-    cut, kernels = streams(layer, arch), lower_weights(layer, arch)
-    mapping = map_layer(cut, kernels, arch)
-    jobs = count_jobs(kernels, lower_activations(layer, arch, image), cut, mapping.segments, arch)
-    return map_cores(jobs.cycles, mapping, arch)
+    counter = job_counter(layer, arch)
+    mapping = map_layer(streams(layer, arch), counter.loads, arch)
+    return map_cores(counter.count(image, mapping.segments).cycles, mapping, arch)
+
+
+def job_counter(layer: Layer, arch: Phantom2D) -> WordCounter | lane_core.PositionCounter | lane_core.ChunkCounter:
+    """Returns what counts the jobs of a layer: by lanes where they serve the accelerator, else by words."""
+    return lane_core.lane_counter(layer, arch) if lane_core.covers(arch) else WordCounter(layer, arch)
+
+
+def _named(layers: Iterable[Layer]) -> Iterator[tuple[Layer, str]]:
+    """Checks layers one at a time, and gives those a name that have none."""
+    first: tuple[str, int] | None = None
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise ValueError(f"layers[{index}] must be a Layer, got {layer!r}.")
+        name = layer.name if layer.name is not None else f"layer{index}"
+        if any(isinstance(array, Tracer) for array in (layer.weights, layer.activations)):
+            raise ValueError(f"layers[{index}] ({name}) holds traced arrays; simulate needs concrete masks.")
+        first = first or (name, layer.batch)
+        if layer.batch != first[1]:
+            raise ValueError(
+                f"activations of layers[{index}] ({name}) have a batch of {layer.batch} images, but those of "
+                f"{first[0]} have {first[1]}; all layers need the same."
+            )
+        yield layer, name
 
 
 def _simulate_layer(layer: Layer, name: str, arch: Phantom2D) -> LayerReport:
     cut = streams(layer, arch)
-    kernels = lower_weights(layer, arch)
-    mapping = map_layer(cut, kernels, arch)
+    counter = job_counter(layer, arch)
+    mapping = map_layer(cut, counter.loads, arch)
     cycles, effectual, stacks = [], [], []
     for image in range(layer.batch):
-        windows = lower_activations(layer, arch, image)
-        jobs = count_jobs(kernels, windows, cut, mapping.segments, arch)
+        jobs = counter.count(image, mapping.segments)
         mesh = run_rounds(jobs.cycles, mapping, arch)
         if mesh.cycles * arch.multipliers > _INT64_MAX:
             raise ValueError(
                 f"rows and cols: in {name}, {arch.multipliers} multipliers offer more slots than 64 bits hold."
             )
-        macs = int((kernels.tap_sums * windows.tap_sums).sum())
         cycles.append(mesh.cycles)
-        effectual.append(macs)
+        effectual.append(jobs.effectual)
         stacks.append(
             {
-                "effectual": macs,
-                "fragmentation": jobs.bins * arch.threads - macs,
+                "effectual": jobs.effectual,
+                "fragmentation": jobs.bins * arch.threads - jobs.effectual,
                 "intra_core": (jobs.worked * arch.pes - jobs.bins) * arch.threads,
                 "bubble": jobs.bubbles * arch.slots,
                 "inter_core": mesh.waiting * arch.slots,
@@ -118,7 +132,7 @@ def _simulate_layer(layer: Layer, name: str, arch: Phantom2D) -> LayerReport:
         weights_shape=tuple(layer.weights.shape),
         activations_shape=tuple(layer.activations.shape[1:]),
         output_shape=layer.output_shape,
-        weight_density=_density(layer.weights),
+        weight_density=counter.nonzero_weights / math.prod(layer.weights.shape),
         activation_density=_density(layer.activations),
         row_axis=mapping.row_axis,
         stream=cut.axis,

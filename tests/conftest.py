@@ -5,7 +5,8 @@ from jaxtyping import install_import_hook
 
 # Boundary modules are left out: there, bad input must end in their own ValueError and not in beartype's.
 install_import_hook(
-    ["phantom_jax.lowering", "phantom_jax.selector", "phantom_jax.core", "phantom_jax.mesh"], "beartype.beartype"
+    [f"phantom_jax.{name}" for name in ("lowering", "selector", "core", "lanes", "lane_core", "mesh")],
+    "beartype.beartype",
 )
 
 hypothesis.settings.register_profile(

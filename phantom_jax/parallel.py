@@ -1,0 +1,116 @@
+"""Work on every device and every core: tiles of one shape, handed out by threads.
+
+XLA runs one tile on one core, so several tiles are in flight at a time, and their arrays are put together and taken
+apart by the threads that wait for them. On a machine with several devices, each call carries a tile for each of them.
+"""
+
+import concurrent.futures
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+Tile = TypeVar("Tile")
+Result = TypeVar("Result")
+
+WORKERS = os.cpu_count() or 1
+
+
+def run_tiles(
+    kernel: Callable[..., Any],
+    tiles: Iterable[Tile],
+    fill: Callable[[Tile], tuple[np.ndarray, ...]],
+    finish: Callable[[Tile, Any], Result],
+) -> Iterator[Result]:
+    """Runs a kernel over tiles and yields what `finish` makes of each, in order.
+
+    Args:
+        kernel: What `compiled` returned.
+        tiles: What names each tile.
+        fill: Makes the kernel's arguments for a tile; arrays of the same shapes for every tile.
+        finish: Makes the result of a tile from the kernel's outputs. As `fill`, it is called in several threads.
+    """
+    devices = jax.device_count()
+
+    def run(batch: list[Tile]) -> list[Result]:
+        arguments = [fill(tile) for tile in batch]
+        with jax.enable_x64(True):  # in this thread: words of 64 bits
+            if devices == 1:
+                return [finish(batch[0], jax.tree.map(np.asarray, kernel(*arguments[0])))]
+            blank = tuple(np.zeros_like(argument) for argument in arguments[0])
+            arguments += [blank] * (devices - len(arguments))
+            outputs = jax.tree.map(np.asarray, kernel(*map(np.stack, zip(*arguments, strict=True))))
+        return [
+            finish(tile, jax.tree.map(lambda output: output[index], outputs))  # noqa: B023
+            for index, tile in enumerate(batch)
+        ]
+
+    pending: list[concurrent.futures.Future] = []
+    for batch in _batches(tiles, devices):
+        pending.append(_pool().submit(run, batch))
+        if len(pending) > 2 * WORKERS:  # keeps the tiles in flight few
+            yield from pending.pop(0).result()
+    for future in pending:
+        yield from future.result()
+
+
+def compiled(kernel: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Returns a kernel compiled for the devices at hand, once per process and set of options.
+
+    Where there are several devices, it takes and returns arrays with a leading axis of one entry per device.
+    """
+    return _compiled(kernel, tuple(sorted(options.items())), tuple(jax.devices()))
+
+
+@functools.cache
+def _compiled(kernel: Callable, options: tuple[tuple[str, Any], ...], devices: tuple[jax.Device, ...]) -> Callable:
+    function = functools.partial(kernel, **dict(options))
+    # Bitwise code gains most from the widest vectors, which XLA does not choose by itself on every CPU.
+    compiler_options = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
+    if len(devices) > 1:
+        along = PartitionSpec("devices")
+        one = lambda *arguments: jax.tree.map(  # noqa: E731
+            lambda output: output[None], function(*(argument[0] for argument in arguments))
+        )
+        mesh = Mesh(np.array(devices), ("devices",))
+        function = jax.shard_map(one, mesh=mesh, in_specs=along, out_specs=along, check_vma=False)
+    return jax.jit(function, compiler_options=compiler_options)
+
+
+def overlapped(function: Callable[[Tile], Result], items: Iterable[Tile]) -> Iterator[Result]:
+    """Yields `function(item)` in order, with the next item prepared while the tiles of one are counted.
+
+    Items are taken from the iterable one ahead of the results.
+    """
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        pending: list[concurrent.futures.Future] = []
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > 1:
+                    yield pending.pop(0).result()
+            for future in pending:
+                yield future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _batches(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
+    batch: list[Tile] = []
+    for tile in tiles:
+        batch.append(tile)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@functools.cache
+def _pool() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="phantom_jax")
