@@ -43,7 +43,9 @@ class _Fields:
         self.per_segment = -(-self.blocks // lanes.FIELD)
         self.count = int(self.per_segment.sum())
         self.segment = np.repeat(np.arange(len(segments)), self.per_segment)  # of each field
-        self.padding = self.per_segment * lanes.FIELD - self.blocks  # blocks per segment that do not exist
+        # A job lasts a cycle per mask at most, with those of blocks that do not exist, a field's.
+        self.dtype = np.int32 if segments[-1][1] < 1 << 30 else np.int64
+        self.padding = (self.per_segment * lanes.FIELD - self.blocks).astype(self.dtype)  # blocks that do not exist
 
     def spread(self, stream: np.ndarray, into: np.ndarray) -> None:
         """Copies a stream, axis -1 of `stream`, into fields, axes -2 and -1 of `into`; the rest of `into` stays."""
@@ -107,8 +109,8 @@ class PositionCounter:
             sums = tap_sums[index][phase :: self._phases]
             into = self._tap_sums[class_, : self._rows, slot].reshape(groups, self._per_group)
             into[:, : len(sums)] = sums.T
-        loads = np.bitwise_count(packed).sum(2, dtype=np.int64)[:, : self._rows, :filters]
-        self.loads = self._by_filter(loads[:, :, None])[:, :, 0]
+        loads = (np.bitwise_count(packed[:, :, 0]) + packed[:, :, 1])[:, : self._rows, :filters]
+        self.loads = self._by_filter(loads[:, :, None])[:, :, 0].astype(np.int64)
         # [tiles of filters, bytes of rows, 2, 8, filters]
         packed = packed.reshape(self._classes, self._row_bytes, 8, 2, tiles, -1).transpose(4, 0, 1, 3, 2, 5)
         self._kernels = packed.reshape(tiles, -1, 2, 8, lanes.TILE_FILTERS)
@@ -152,7 +154,7 @@ class PositionCounter:
         unit_bytes = np.repeat(np.arange(units // fields.count), fields.count)
         unit_keys = unit_bytes * len(segments) + np.tile(fields.segment, units // fields.count)
         width, filter_tiles = lanes.TILE_FIELDS, len(self._kernels)
-        cycles = np.zeros((unit_bytes[-1] + 1, len(segments), 8, filter_tiles, lanes.TILE_FILTERS), np.int64)
+        cycles = np.zeros((unit_bytes[-1] + 1, len(segments), 8, filter_tiles, lanes.TILE_FILTERS), fields.dtype)
         cycles = cycles.reshape(-1, *cycles.shape[2:])
         window_sums = np.zeros((unit_bytes[-1] + 1, 8, lanes.SLOTS), np.int64)
         counted = working = bins = 0
@@ -185,13 +187,15 @@ class PositionCounter:
                 keys = unit_keys[start : start + width]
                 rows = unit_bytes[start : start + width]
                 first = window * len(filter_range)
-                tiles = tile_cycles[first : first + len(filter_range), : len(keys)]
-                # A field's cycles fit 16 bits, and so do those of a tile's 32 fields.
-                summed = np.add.reduceat(tiles, np.flatnonzero(np.diff(keys, prepend=-1)), axis=1, dtype=np.uint16)
+                tiles = tile_cycles[first : first + len(filter_range), : len(keys)].swapaxes(0, 1)
+                runs = np.flatnonzero(np.diff(keys, prepend=-1, append=-1))
+                if len(runs) <= len(keys):  # some segment has several fields; 16 bits hold the cycles of all 32
+                    pairs = zip(runs[:-1], runs[1:], strict=True)
+                    tiles = np.stack([tiles[run:end].sum(0, dtype=np.uint16) for run, end in pairs])
                 row_sums = np.add.reduceat(
                     sums[window, : len(rows)], np.flatnonzero(np.diff(rows, prepend=-1)), axis=0, dtype=np.int64
                 )
-                parts.append((keys[0], summed.transpose(1, 2, 0, 3), rows[0], row_sums))
+                parts.append((keys[0], tiles.swapaxes(1, 2), rows[0], row_sums))
             return filter_range, totals, parts
 
         calls = list(_calls(units, width, filter_tiles))

@@ -31,7 +31,7 @@ FIELDS = 4  # fields per word
 
 # A tile of streams along positions: fields of windows, chunks that share a byte of them, filters.
 TILE_FIELDS, TILE_CHUNKS, TILE_FILTERS = 32, 8, 64
-TILES, WINDOW_TILES = 16, 4  # per call: tiles, and windows that they may choose from
+TILES, WINDOW_TILES = 16, 8  # per call: tiles, and windows that they may choose from
 # A tile of streams along chunks: a word's fields, bytes of eight filters, and at most so many positions.
 CHUNK_TILE_BYTES, CHUNK_TILE_POSITIONS = 32, LONGEST_LOOKAHEAD
 
@@ -78,7 +78,7 @@ def count_positions(
         bytes_ = lax.dynamic_index_in_dim(kernels, tile, 0, keepdims=False).astype(jnp.uint64)
         bytes_ = bytes_.reshape(words, FIELDS, 2, 8, -1)
         low, high = jnp.moveaxis(_or(bytes_[:, field] << FIELD * field for field in range(FIELDS)), 1, 0)
-        low, high = low.reshape(words * 8, -1), high.reshape(words * 8, -1)
+        low, high = lax.optimization_barrier((low.reshape(words * 8, -1), high.reshape(words * 8, -1)))
         one = jnp.uint64(_EACH_FIELD)
         taps = jnp.stack([(low >> slot & one) * 0xFFFF for slot in range(8)] + [(high & one) * 0xFFFF])
         stream = lax.dynamic_index_in_dim(streams, chosen[tile], 0, keepdims=False)
@@ -276,15 +276,15 @@ def _join_fields(bytes_: UInt8[Array, "..."], fields: int, halves: int) -> UInt6
 
 def _transpose_bytes(words: UInt64[Array, "8 ..."]) -> list[Array]:
     """Transposes the bits in the bytes of eight words: bit j of a byte of word i becomes bit i of that of word j."""
-    words = [words[i] for i in range(8)]
+    rows = [words[i] for i in range(8)]
     for distance, mask in ((4, 0x0F0F), (2, 0x3333), (1, 0x5555)):
         for i in range(8):
             if i & distance:
                 continue
-            a, b = words[i], words[i + distance]
+            a, b = rows[i], rows[i + distance]
             swapped = (a >> distance ^ b) & _bits(mask * _EACH_FIELD)
-            words[i], words[i + distance] = a ^ swapped << distance, b ^ swapped
-    return words
+            rows[i], rows[i + distance] = a ^ swapped << distance, b ^ swapped
+    return rows
 
 
 def _or(words: Any) -> Array:

@@ -112,14 +112,24 @@ def _run_cores(
     job_cycles: Int[np.ndarray, "filters jobs segments"], mapping: Mapping, arch: Phantom2D
 ) -> Int[np.ndarray, "filters cores"]:
     """Returns what each core that runs a filter works for it, with filters in the order of rounds."""
-    ordered = job_cycles[mapping.order]
     if mapping.job_rows is None:
-        return ordered.sum(1)  # one core, or one for each segment
-    filters = np.arange(len(ordered))
-    rows = mapping.job_rows[filters // arch.cols]  # [K, J]
-    cores = np.zeros((len(ordered), int(rows.max()) + 1), np.int64)
-    np.add.at(cores, (filters[:, None], rows), ordered[:, :, 0])
-    return cores
+        return job_cycles[mapping.order].sum(1, dtype=np.int64)  # one core, or one for each segment
+    # Brings the jobs of a row together, so that each core's are one run in memory.
+    filters, jobs = job_cycles.shape[:2]
+    visits = np.argsort(_narrow(mapping.job_rows), axis=1, kind="stable")
+    rows = int(mapping.job_rows.max()) + 1
+    cores_of_jobs = mapping.job_rows + rows * np.arange(len(mapping.job_rows))[:, None]
+    counts = np.bincount(cores_of_jobs.reshape(-1), minlength=rows * len(mapping.job_rows)).reshape(-1, rows)
+    rounds = np.arange(filters) // arch.cols
+    runs = job_cycles.reshape(-1)[mapping.order[:, None] * jobs + visits[rounds]].reshape(-1)
+    starts = (np.arange(filters) * jobs)[:, None] + (np.cumsum(counts, axis=1) - counts)[rounds]
+    cores = np.add.reduceat(runs, np.minimum(starts, len(runs) - 1).reshape(-1), dtype=np.int64).reshape(filters, -1)
+    return np.where(counts[rounds] > 0, cores, 0)
+
+
+def _narrow(numbers: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+    """Returns non-negative integers in a type of 16 bits if they fit, which sorts and moves faster."""
+    return numbers.astype(np.int16) if numbers.max() < 1 << 15 else numbers
 
 
 def _filters_per_round(row_axis: str, arch: Phantom2D) -> int:
@@ -146,16 +156,19 @@ def place_jobs(loads: Int[np.ndarray, "filters jobs"], arch: Phantom2D) -> Int[n
     cols = min(arch.cols, max(_PLACEMENT_SIDE, 1 << (filters - 1).bit_length()))
     loads = np.pad(loads, ((0, rounds * cols - filters), (0, 0)))
     loads = loads.reshape(rounds, cols, jobs)
-    visits = np.argsort(-loads.sum(1), axis=1, kind="stable")
-    visited = np.take_along_axis(loads, visits[:, None], axis=2).transpose(2, 1, 0)  # [J, C, rounds]
+    summed = loads.sum(1)
+    visits = np.argsort(_narrow(summed.max() - summed), axis=1, kind="stable")  # descending
+    loads = np.ascontiguousarray(_narrow(loads).transpose(2, 1, 0))  # [J, C, rounds]
+    visited = np.take_along_axis(loads, visits.T[:, None], axis=0)
     placed = np.empty((jobs, rounds), np.int64)
     step = max(1, min(_PLACEMENT_ROUNDS, (1 << 22) // (rows * cols)))
-    with jax.enable_x64(True):  # a row's load may pass 2^31 on large layers
+    dtype = np.int32 if summed.sum(1).max() < np.iinfo(np.int32).max else np.int64
+    with jax.enable_x64(dtype == np.int64):
         for start in range(0, rounds, step):
-            row_loads = jnp.zeros((rows, cols, step), jnp.int64)
+            row_loads = jnp.zeros((rows, cols, step), dtype)
             for job in range(0, jobs, _PLACEMENT_JOBS):
                 tile = visited[job : job + _PLACEMENT_JOBS, :, start : start + step]
-                padded = np.zeros((_PLACEMENT_JOBS, cols, step), np.int64)
+                padded = np.zeros((_PLACEMENT_JOBS, cols, step), dtype)
                 padded[: len(tile), :, : tile.shape[2]] = tile
                 row_loads, chosen = _place_tile(row_loads, padded)
                 placed[job : job + _PLACEMENT_JOBS, start : start + step] = np.asarray(chosen)[
@@ -177,7 +190,7 @@ def _place_tile(
 
     def place(row_loads: Array, load: Array) -> tuple[Array, Array]:
         highest = (row_loads + load).max(1)
-        summed = row_loads.sum(1)
+        summed = row_loads.sum(1, dtype=row_loads.dtype)
         row = jnp.argmin(jnp.where(highest == highest.min(0), summed, jnp.iinfo(summed.dtype).max), axis=0)
         return row_loads + jnp.where(jnp.arange(len(row_loads))[:, None, None] == row, load, 0), row
 

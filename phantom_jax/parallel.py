@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from phantom_jax.compilation import enable_cache
+
 Tile = TypeVar("Tile")
 Result = TypeVar("Result")
 
@@ -63,35 +65,38 @@ def compiled(kernel: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 
     Where there are several devices, it takes and returns arrays with a leading axis of one entry per device.
     """
+    enable_cache()
     return _compiled(kernel, tuple(sorted(options.items())), tuple(jax.devices()))
 
 
 @functools.cache
-def _compiled(kernel: Callable, options: tuple[tuple[str, Any], ...], devices: tuple[jax.Device, ...]) -> Callable:
-    function = functools.partial(kernel, **dict(options))
+def _compiled(kernel: Callable, options: tuple[tuple[str, Any], ...], devices: tuple[Any, ...]) -> Callable:
+    one_tile = functools.partial(kernel, **dict(options))
     # Bitwise code gains most from the widest vectors, which XLA does not choose by itself on every CPU.
     compiler_options = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
-    if len(devices) > 1:
-        along = PartitionSpec("devices")
-        one = lambda *arguments: jax.tree.map(  # noqa: E731
-            lambda output: output[None], function(*(argument[0] for argument in arguments))
-        )
-        mesh = Mesh(np.array(devices), ("devices",))
-        function = jax.shard_map(one, mesh=mesh, in_specs=along, out_specs=along, check_vma=False)
-    return jax.jit(function, compiler_options=compiler_options)
+    if len(devices) == 1:
+        return jax.jit(one_tile, compiler_options=compiler_options)
+
+    def tile_of_device(*arguments: jax.Array) -> Any:
+        return jax.tree.map(lambda output: output[None], one_tile(*(argument[0] for argument in arguments)))
+
+    along = PartitionSpec("devices")
+    mesh = Mesh(np.array(devices), ("devices",))
+    sharded = jax.shard_map(tile_of_device, mesh=mesh, in_specs=along, out_specs=along, check_vma=False)
+    return jax.jit(sharded, compiler_options=compiler_options)
 
 
 def overlapped(function: Callable[[Tile], Result], items: Iterable[Tile]) -> Iterator[Result]:
-    """Yields `function(item)` in order, with the next item prepared while the tiles of one are counted.
+    """Yields `function(item)` in order, with later items prepared while the tiles of one are counted.
 
-    Items are taken from the iterable one ahead of the results.
+    No more than three items are in the works, which bounds the memory that they take.
     """
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
         pending: list[concurrent.futures.Future] = []
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) > 1:
+                if len(pending) > 2:
                     yield pending.pop(0).result()
             for future in pending:
                 yield future.result()

@@ -1,7 +1,11 @@
 """Test set-up: checks the shapes and types that internal functions are annotated with, and steadies hypothesis."""
 
+import os
+
 import hypothesis
 from jaxtyping import install_import_hook
+
+os.environ["PHANTOM_JAX_CACHE"] = "off"  # tests compile what they test
 
 # Boundary modules are left out: there, bad input must end in their own ValueError and not in beartype's.
 install_import_hook(
