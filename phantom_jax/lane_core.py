@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Integer, UInt8
 
 from phantom_jax import lanes
 from phantom_jax.arch import Phantom2D
@@ -116,8 +116,8 @@ class PositionCounter:
         self._kernels = packed.reshape(tiles, -1, 2, 8, lanes.TILE_FILTERS)
 
     def _by_filter(
-        self, rows: Int[np.ndarray, "classes rows segments filters_per_group"]
-    ) -> Int[np.ndarray, "filters jobs segments"]:
+        self, rows: Integer[np.ndarray, "classes rows segments filters_per_group"]
+    ) -> Integer[np.ndarray, "filters jobs segments"]:
         """Brings what is known by class and row into the order of filters and chunks."""
         by_group = rows.reshape(self._classes, self._cut.groups, self._per_group, *rows.shape[2:])
         by_group = by_group.transpose(1, 4, 2, 0, 3)  # [groups, filters, rows of a group, classes, segments]

@@ -72,7 +72,7 @@ def count_positions(
     streams = lax.map(planes_of_windows, windows)
     fields = [_bits(0xFFFF << FIELD * field) for field in range(FIELDS)]
     window_sums = [lax.population_count(streams & mask).sum(-1, dtype=jnp.uint64) for mask in fields]
-    streams = streams.transpose(0, 4, 3, 1, 2).reshape(len(windows), -1, SLOTS, words * 8)
+    streams = streams.transpose(0, 4, 3, 1, 2).reshape(len(windows), -1, SLOTS, words * 8, 1)
 
     def count_tile(tile: Array, words_so_far: Array) -> Array:
         bytes_ = lax.dynamic_index_in_dim(kernels, tile, 0, keepdims=False).astype(jnp.uint64)
@@ -83,7 +83,7 @@ def count_positions(
         taps = jnp.stack([(low >> slot & one) * 0xFFFF for slot in range(8)] + [(high & one) * 0xFFFF])
         stream = lax.dynamic_index_in_dim(streams, chosen[tile], 0, keepdims=False)
         taps, stream = lax.optimization_barrier((taps, stream))
-        bins = _bins(stream, lambda plane, slot: plane[:, None] & taps[slot], selector, rotate)
+        bins = _bins(stream, lambda plane, slot: plane & taps[slot], selector, rotate)
         return lax.dynamic_update_index_in_dim(words_so_far, _summary(bins), tile, 0)
 
     shape = (len(kernels), words * 8, kernels.shape[-1])
@@ -146,7 +146,7 @@ def _bins(stream: Any, gate: Callable[[Any, int], Array], selector: str, rotate:
     def entry(masks: Any, mask: int, pe: int) -> list[Array]:
         column = (pe + mask) % PES if rotate else pe
         return [
-            gate(jax.tree.map(lambda array, slot=slot: array[mask, slot], masks), slot)
+            gate(jax.tree.map(lambda array, slot=slot: _plane(array, mask, slot), masks), slot)
             for slot in range(column * THREADS, column * THREADS + THREADS)
         ]
 
@@ -182,6 +182,11 @@ def _bins(stream: Any, gate: Callable[[Any, int], Array], selector: str, rotate:
     blank = (start(zeros, lookahead), [zeros] * lookahead.bit_length())
     carry, _ = lax.scan(step_three, [blank] * PES, thirds)
     return [_add_bit(total, state[-1]) if late else total for state, total in carry]
+
+
+def _plane(array: Array, mask: int, slot: int) -> Array:
+    """Returns `array[mask, slot]`, which takes longer to trace."""
+    return lax.squeeze(lax.slice(array, (mask, slot, *[0] * (array.ndim - 2)), (mask + 1, slot + 1, *array.shape[2:])), (0, 1))
 
 
 class _CarrySaveTotal:

@@ -154,34 +154,35 @@ def place_jobs(loads: Int[np.ndarray, "filters jobs"], arch: Phantom2D) -> Int[n
     # No more than J rows can get a job, the first ones, and no more than K columns hold a filter.
     rows = min(arch.rows, max(_PLACEMENT_SIDE, 1 << (jobs - 1).bit_length()))
     cols = min(arch.cols, max(_PLACEMENT_SIDE, 1 << (filters - 1).bit_length()))
-    loads = np.pad(loads, ((0, rounds * cols - filters), (0, 0)))
+    loads = _narrow(loads)
+    if filters < rounds * cols:
+        loads = np.pad(loads, ((0, rounds * cols - filters), (0, 0)))
     loads = loads.reshape(rounds, cols, jobs)
-    summed = loads.sum(1)
+    summed = loads.sum(1, dtype=np.int64)
     visits = np.argsort(_narrow(summed.max() - summed), axis=1, kind="stable")  # descending
-    loads = np.ascontiguousarray(_narrow(loads).transpose(2, 1, 0))  # [J, C, rounds]
-    visited = np.take_along_axis(loads, visits.T[:, None], axis=0)
-    placed = np.empty((jobs, rounds), np.int64)
+    first = np.arange(0, loads.size, jobs).reshape(rounds, cols, 1)  # of each filter's loads
+    visited = np.take(loads, first + visits[:, None])
+    placed = np.empty((rounds, jobs), np.int64)
     step = max(1, min(_PLACEMENT_ROUNDS, (1 << 22) // (rows * cols)))
     dtype = np.int32 if summed.sum(1).max() < np.iinfo(np.int32).max else np.int64
     with jax.enable_x64(dtype == np.int64):
         for start in range(0, rounds, step):
             row_loads = jnp.zeros((rows, cols, step), dtype)
             for job in range(0, jobs, _PLACEMENT_JOBS):
-                tile = visited[job : job + _PLACEMENT_JOBS, :, start : start + step]
-                padded = np.zeros((_PLACEMENT_JOBS, cols, step), dtype)
+                tile = visited[start : start + step, :, job : job + _PLACEMENT_JOBS]
+                padded = np.zeros((step, cols, _PLACEMENT_JOBS), dtype)
                 padded[: len(tile), :, : tile.shape[2]] = tile
                 row_loads, chosen = _place_tile(row_loads, padded)
-                placed[job : job + _PLACEMENT_JOBS, start : start + step] = np.asarray(chosen)[
-                    : len(tile), : tile.shape[2]
-                ]
+                chosen = np.asarray(chosen).T[: len(tile), : tile.shape[2]]
+                placed[start : start + step, job : job + _PLACEMENT_JOBS] = chosen
     job_rows = np.empty((rounds, jobs), np.int64)
-    np.put_along_axis(job_rows, visits, placed.T, axis=1)
+    np.put_along_axis(job_rows, visits, placed, axis=1)
     return job_rows
 
 
 @jax.jit
 def _place_tile(
-    row_loads: Int[Array, "rows cols rounds"], loads: Int[Array, "jobs cols rounds"]
+    row_loads: Int[Array, "rows cols rounds"], loads: Int[Array, "rounds cols jobs"]
 ) -> tuple[Int[Array, "rows cols rounds"], Int[Array, "jobs rounds"]]:
     """Places a tile of jobs in the order given, in many rounds at once; jobs without load change nothing.
 
@@ -194,4 +195,4 @@ def _place_tile(
         row = jnp.argmin(jnp.where(highest == highest.min(0), summed, jnp.iinfo(summed.dtype).max), axis=0)
         return row_loads + jnp.where(jnp.arange(len(row_loads))[:, None, None] == row, load, 0), row
 
-    return jax.lax.scan(place, row_loads, loads)
+    return jax.lax.scan(place, row_loads, loads.transpose(2, 1, 0))
