@@ -6,6 +6,7 @@ then turns bytes by position into bytes by neighbor. Sixteen blocks of a segment
 zero bits, and so are bytes, filters and tiles.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -190,7 +191,7 @@ class PositionCounter:
                 tiles = tile_cycles[first : first + len(filter_range), : len(keys)].swapaxes(0, 1)
                 runs = np.flatnonzero(np.diff(keys, prepend=-1, append=-1))
                 if len(runs) <= len(keys):  # some segment has several fields; 16 bits hold the cycles of all 32
-                    pairs = zip(runs[:-1], runs[1:], strict=True)
+                    pairs = itertools.pairwise(runs)
                     tiles = np.stack([tiles[run:end].sum(0, dtype=np.uint16) for run, end in pairs])
                 row_sums = np.add.reduceat(
                     sums[window, : len(rows)], np.flatnonzero(np.diff(rows, prepend=-1)), axis=0, dtype=np.int64

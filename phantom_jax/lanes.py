@@ -186,7 +186,9 @@ def _bins(stream: Any, gate: Callable[[Any, int], Array], selector: str, rotate:
 
 def _plane(array: Array, mask: int, slot: int) -> Array:
     """Returns `array[mask, slot]`, which takes longer to trace."""
-    return lax.squeeze(lax.slice(array, (mask, slot, *[0] * (array.ndim - 2)), (mask + 1, slot + 1, *array.shape[2:])), (0, 1))
+    return lax.squeeze(
+        lax.slice(array, (mask, slot, *[0] * (array.ndim - 2)), (mask + 1, slot + 1, *array.shape[2:])), (0, 1)
+    )
 
 
 class _CarrySaveTotal:
