@@ -150,21 +150,10 @@ def _bins(stream: Any, gate: Callable[[Any, int], Array], selector: str, rotate:
             for slot in range(column * THREADS, column * THREADS + THREADS)
         ]
 
-    zeros = jnp.zeros_like(entry(stream, 0, 0)[0])
-    bins = []
     if lookahead <= _UNROLLED_LOOKAHEAD:
-        for pe in range(PES):
-            state, total = start(zeros, 0), _CarrySaveTotal()
-            for mask in range(lookahead):
-                if late and mask + 1 >= 1 << len(state) - 1:
-                    state = [*state, state[-1]]  # the number may need one more digit now: extends the sign
-                state, opened = step(state, *entry(stream, mask, pe))
-                total.add(opened)
-            if late:
-                total.add(state[-1])
-            bins.append(total.planes(zeros, lookahead.bit_length()))
-        return bins
+        return [_unrolled([entry(stream, mask, pe) for mask in range(lookahead)], selector) for pe in range(PES)]
 
+    zeros = jnp.zeros_like(entry(stream, 0, 0)[0])
     # Three masks at a time, since columns then fall to the same PEs each time; masks of zeros change nothing.
     missing = -lookahead % PES
     filled = jax.tree.map(lambda array: jnp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)), stream)
@@ -189,6 +178,22 @@ def _plane(array: Array, mask: int, slot: int) -> Array:
     return lax.squeeze(
         lax.slice(array, (mask, slot, *[0] * (array.ndim - 2)), (mask + 1, slot + 1, *array.shape[2:])), (0, 1)
     )
+
+
+@functools.partial(jax.jit, static_argnames="selector", inline=True)  # traced once for all PEs
+def _unrolled(entries: list[list[Array]], selector: str) -> list[Array]:
+    """Returns the bins of one PE, as bit planes, from the bits of all its entries in order."""
+    start, step = sliced_selector(selector)
+    zeros = jnp.zeros_like(entries[0][0])
+    state, total = start(zeros, 0), _CarrySaveTotal()
+    for before, entry in enumerate(entries):
+        if selector == "out_of_order" and before + 1 >= 1 << len(state) - 1:
+            state = [*state, state[-1]]  # the number may need one more digit now: extends the sign
+        state, opened = step(state, *entry)
+        total.add(opened)
+    if selector == "out_of_order":
+        total.add(state[-1])
+    return total.planes(zeros, len(entries).bit_length())
 
 
 class _CarrySaveTotal:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.special
 from jaxtyping import Bool, Float, UInt
 
 from phantom_jax.checks import number
@@ -61,6 +60,8 @@ def beta_densities(draws: Draws, mean: float, spread: float, count: int) -> Floa
         spread: Its standard deviation over sqrt(mean * (1 - mean)), the largest that a density can have.
         count: How many.
     """
+    import scipy.special  # takes a while to import, and most workloads do without
+
     if spread == 0 or mean in (0.0, 1.0):
         return np.full(count, mean)
     total = 1 / spread**2 - 1  # of the distribution's two parameters
