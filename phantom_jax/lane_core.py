@@ -201,7 +201,7 @@ class PositionCounter:
 
         calls = list(_calls(units, width, filter_tiles))
         kernel = compiled(lanes.count_positions, selector=self._arch.selector, rotate=self._arch.intra_balance)
-        for filter_range, (more_bins, empty), parts in run_tiles(kernel, calls, fill, finish):
+        for filter_range, (more_bins, empty), parts in run_tiles(kernel, calls, fill, finish, wide=True):
             bins += int(more_bins)
             counted += len(parts) * len(filter_range)
             working -= int(empty)
@@ -311,7 +311,7 @@ class ChunkCounter:
 
         kernel = compiled(lanes.count_chunks, selector=self._arch.selector, rotate=self._arch.intra_balance)
         bins, working = 0, len(tiles) * positions * width * 8 * lanes.FIELDS * lanes.FIELD
-        for group, word, first, tile_cycles, (more_bins, empty) in run_tiles(kernel, tiles, fill, finish):
+        for group, word, first, tile_cycles, (more_bins, empty) in run_tiles(kernel, tiles, fill, finish, wide=True):
             bins += int(more_bins)
             working -= int(empty)
             for index in range(word * lanes.FIELDS, min((word + 1) * lanes.FIELDS, fields.count)):

@@ -27,6 +27,7 @@ def run_tiles(
     tiles: Iterable[Tile],
     fill: Callable[[Tile], tuple[np.ndarray, ...]],
     finish: Callable[[Tile, Any], Result],
+    wide: bool = False,
 ) -> Iterator[Result]:
     """Runs a kernel over tiles and yields what `finish` makes of each, in order.
 
@@ -35,12 +36,13 @@ def run_tiles(
         tiles: What names each tile.
         fill: Makes the kernel's arguments for a tile; arrays of the same shapes for every tile.
         finish: Makes the result of a tile from the kernel's outputs. As `fill`, it is called in several threads.
+        wide: Whether the kernel computes with words of 64 bits.
     """
     devices = jax.device_count()
 
     def run(batch: list[Tile]) -> list[Result]:
         arguments = [fill(tile) for tile in batch]
-        with jax.enable_x64(True):  # in this thread: words of 64 bits
+        with jax.enable_x64(wide):  # in this thread
             if devices == 1:
                 return [finish(batch[0], jax.tree.map(np.asarray, kernel(*arguments[0])))]
             blank = tuple(np.zeros_like(argument) for argument in arguments[0])

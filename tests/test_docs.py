@@ -61,7 +61,7 @@ def test_links_and_pictures_exist() -> None:
 
 def test_scripts_that_are_named_exist() -> None:
     for page in PAGES:
-        for script in re.findall(r"scripts/[a-z]+", page.read_text()):
+        for script in re.findall(r"scripts/[a-z]+(?:\.py)?", page.read_text()):
             assert (ROOT / script).exists(), f"{page.name}: {script}"
 
 
