@@ -1,11 +1,25 @@
 """Test set-up: checks the shapes and types that internal functions are annotated with, and steadies hypothesis."""
 
 import os
+import shutil
+import tempfile
 
 import hypothesis
+import pytest
 from jaxtyping import install_import_hook
 
-os.environ["PHANTOM_JAX_CACHE"] = "off"  # tests compile what they test
+# What tests run in other processes shares a compilation cache, made by the process that starts the tests' workers; what
+# they run in their own is compiled there.
+if "PHANTOM_JAX_TEST_CACHE" not in os.environ:
+    os.environ["PHANTOM_JAX_TEST_CACHE"] = tempfile.mkdtemp()
+os.environ["PHANTOM_JAX_CACHE"] = "off"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes the compilation cache once all workers are done."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["PHANTOM_JAX_TEST_CACHE"], ignore_errors=True)
+
 
 # Boundary modules are left out: there, bad input must end in their own ValueError and not in beartype's.
 install_import_hook(

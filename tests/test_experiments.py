@@ -24,7 +24,8 @@ PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
 def run(directory: pathlib.Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """Runs the main job in a directory, as `scripts/run` does."""
     arguments = [sys.executable, "-P", "-m", "experiments.simulate", *overrides]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    cache = os.environ["PHANTOM_JAX_TEST_CACHE"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PHANTOM_JAX_CACHE": cache}
     return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
 
 
