@@ -17,14 +17,24 @@ def enable_cache() -> None:
     """Points JAX's persistent compilation cache at the user's cache directory, unless it points somewhere already.
 
     The environment variable `PHANTOM_JAX_CACHE` names another directory, or is `off`. JAX has one cache per process,
-    so other functions that the process compiles are kept there too.
+    so other functions that the process compiles are kept there too. Who has no cache directory goes without.
+
+    Raises:
+        ValueError: `PHANTOM_JAX_CACHE` names what is no directory, or cannot be written.
     """
     wanted = os.environ.get(ENVIRONMENT, "")
     if wanted == "off" or jax.config.values["jax_compilation_cache_dir"] is not None:
         return
-    directory = pathlib.Path(wanted).expanduser() if wanted else _user_cache() / "phantom_jax"
-    jax.config.update("jax_compilation_cache_dir", str(directory / _machine()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
+    try:
+        directory = (pathlib.Path(wanted).expanduser() if wanted else _user_cache() / "phantom_jax") / _machine()
+        directory.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: nobody's home
+        directory = None
+    if directory is not None and os.access(directory, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(directory))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING)
+    elif wanted:
+        raise ValueError(f"{ENVIRONMENT} must be a directory that can be written, or off; got {wanted}.")
 
 
 def _user_cache() -> pathlib.Path:

@@ -23,9 +23,18 @@ from phantom_jax.parallel import compiled, run_tiles
 _SLAB_ROWS = 255  # rows of weights whose bits are summed in a byte
 
 
-def covers(arch: Phantom2D) -> bool:
+def covers_arch(arch: Phantom2D) -> bool:
     """Whether an accelerator's jobs can be counted by lanes."""
     return (arch.pes, arch.threads) == (lanes.PES, lanes.THREADS) and arch.lookahead <= lanes.LONGEST_LOOKAHEAD
+
+
+def covers(layer: Layer, arch: Phantom2D) -> bool:
+    """Whether a layer's jobs are to be counted by lanes.
+
+    Streams along chunks of many small groups are not: each group takes a tile of its own, mostly empty.
+    """
+    few = layer.feature_group_count > 1 and layer.filters // layer.feature_group_count < lanes.TILE_FILTERS
+    return covers_arch(arch) and not (few and streams(layer, arch).axis == "chunks")
 
 
 def lane_counter(layer: Layer, arch: Phantom2D) -> "PositionCounter | ChunkCounter":

@@ -35,7 +35,8 @@ TILES, WINDOW_TILES = 16, 8  # per call: tiles, and windows that they may choose
 # A tile of streams along chunks: a word's fields, bytes of eight filters, and at most so many positions.
 CHUNK_TILE_BYTES, CHUNK_TILE_POSITIONS = 32, LONGEST_LOOKAHEAD
 
-_UNROLLED_LOOKAHEAD = 32  # longer blocks step in a loop: one expression of them is more than XLA compiles well
+# Longer blocks step in a loop: one expression of them is more than XLA compiles well.
+_UNROLLED_LOOKAHEAD = {"in_order": 27, "out_of_order": 32}
 _EACH_FIELD = 0x0001_0001_0001_0001
 _TOTAL_BITS = 6  # above the ten bits of its cycles, a field holds so many bits of the word's totals
 _BINS_BITS = 14  # of the totals, for bins; the rest counts blocks without work
@@ -150,7 +151,7 @@ def _bins(stream: Any, gate: Callable[[Any, int], Array], selector: str, rotate:
             for slot in range(column * THREADS, column * THREADS + THREADS)
         ]
 
-    if lookahead <= _UNROLLED_LOOKAHEAD:
+    if lookahead <= _UNROLLED_LOOKAHEAD[selector]:
         return [_unrolled([entry(stream, mask, pe) for mask in range(lookahead)], selector) for pe in range(PES)]
 
     zeros = jnp.zeros_like(entry(stream, 0, 0)[0])

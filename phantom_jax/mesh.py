@@ -167,7 +167,7 @@ def place_jobs(loads: Int[np.ndarray, "filters jobs"], arch: Phantom2D) -> Int[n
     dtype = np.int32 if summed.sum(1).max() < np.iinfo(np.int32).max else np.int64
     with jax.enable_x64(dtype == np.int64):
         for start in range(0, rounds, step):
-            row_loads = jnp.zeros((rows, cols, step), dtype)
+            row_loads = np.zeros((rows, cols, step), dtype)
             for job in range(0, jobs, _PLACEMENT_JOBS):
                 tile = visited[start : start + step, :, job : job + _PLACEMENT_JOBS]
                 padded = np.zeros((step, cols, _PLACEMENT_JOBS), dtype)

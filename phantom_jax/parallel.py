@@ -14,8 +14,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from phantom_jax.compilation import enable_cache
-
 Tile = TypeVar("Tile")
 Result = TypeVar("Result")
 
@@ -54,12 +52,16 @@ def run_tiles(
         ]
 
     pending: list[concurrent.futures.Future] = []
-    for batch in _batches(tiles, devices):
-        pending.append(_pool().submit(run, batch))
-        if len(pending) > 2 * WORKERS:  # keeps the tiles in flight few
-            yield from pending.pop(0).result()
-    for future in pending:
-        yield from future.result()
+    try:
+        for batch in _batches(tiles, devices):
+            pending.append(_pool().submit(run, batch))
+            if len(pending) > 2 * WORKERS:  # keeps the tiles in flight few
+                yield from pending.pop(0).result()
+        for future in pending:
+            yield from future.result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 def compiled(kernel: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -67,7 +69,6 @@ def compiled(kernel: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 
     Where there are several devices, it takes and returns arrays with a leading axis of one entry per device.
     """
-    enable_cache()
     return _compiled(kernel, tuple(sorted(options.items())), tuple(jax.devices()))
 
 

@@ -148,8 +148,8 @@ def sliced_selector(selector: str) -> tuple[Callable[[Array, int], list[Array]],
     Returns:
         `start(zeros, most)`, the state before any entry, with room for at most `most` entries; and
         `step(state, x, y, z)`, the state after an entry with these three bits and a word that tells where the entry
-        opened a bin. Out of order, a block whose state is negative in the end has a bin more than were opened
-        (`first_fit` counts it late: see there), so the last word of the state is to be counted too.
+        opened a bin. Out of order, the bin that a negative state stands for has not been told of yet, so the last
+        word of the last state is to be counted too.
     """
     if selector == "in_order":
         return lambda zeros, most: [~zeros, ~zeros], _sliced_next_fit

@@ -11,6 +11,7 @@ from jaxtyping import Int64
 from phantom_jax import lane_core
 from phantom_jax.arch import Phantom2D
 from phantom_jax.checks import integer
+from phantom_jax.compilation import enable_cache
 from phantom_jax.core import WordCounter
 from phantom_jax.layer import Layer, nonzero
 from phantom_jax.lowering import streams
@@ -25,8 +26,8 @@ def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
     """Counts the exact cycles that layers take on Phantom-2D, and where every thread slot goes.
 
     Images of a batch are simulated one by one; weights and activations are read as masks (`!= 0`). Layers are taken
-    from the iterable one at a time, so a generator keeps only one layer's masks in memory, and wrapping it in a
-    progress bar shows progress.
+    from the iterable as they are needed, three at a time at most, so a generator keeps few layers' masks in memory,
+    and wrapping it in a progress bar shows progress.
 
     Args:
         layers: One layer or several; all with the same number of images B.
@@ -45,6 +46,7 @@ def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
         layers = [layers]
     if not isinstance(layers, Iterable):
         raise ValueError(f"layers must be a Layer or a sequence of them, got {layers!r}.")
+    enable_cache()
     reports: list[LayerReport] = []
     for report in overlapped(lambda named: _simulate_layer(*named, arch), _named(layers)):
         reports.append(report)
@@ -74,6 +76,7 @@ def core_cycles(layer: Layer, arch: Phantom2D, image: int = 0) -> Int64[np.ndarr
     """
     if integer("image", image, minimum=0) >= layer.batch:
         raise ValueError(f"image must be below the batch of {layer.batch}, got {image}.")
+    enable_cache()
     counter = job_counter(layer, arch)
     mapping = map_layer(streams(layer, arch), counter.loads, arch)
     return map_cores(counter.count(image, mapping.segments).cycles, mapping, arch)
@@ -81,7 +84,7 @@ def core_cycles(layer: Layer, arch: Phantom2D, image: int = 0) -> Int64[np.ndarr
 
 def job_counter(layer: Layer, arch: Phantom2D) -> WordCounter | lane_core.PositionCounter | lane_core.ChunkCounter:
     """Returns what counts the jobs of a layer: by lanes where they serve the accelerator, else by words."""
-    return lane_core.lane_counter(layer, arch) if lane_core.covers(arch) else WordCounter(layer, arch)
+    return lane_core.lane_counter(layer, arch) if lane_core.covers(layer, arch) else WordCounter(layer, arch)
 
 
 def _named(layers: Iterable[Layer]) -> Iterator[tuple[Layer, str]]:

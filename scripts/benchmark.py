@@ -112,10 +112,11 @@ def compile_yardstick(source: pathlib.Path) -> Callable[[], float]:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise SystemExit("--yardstick needs a C compiler (cc, gcc or clang), and none was found.")
-    program = pathlib.Path(tempfile.mkdtemp()) / "yardstick"
+    folder = tempfile.TemporaryDirectory()  # is removed with the function below
+    program = pathlib.Path(folder.name) / "yardstick"
     subprocess.run([compiler, "-O3", "-march=native", "-o", program, source, "-lpthread"], check=True)
 
-    def run() -> float:
+    def run(folder: tempfile.TemporaryDirectory = folder) -> float:
         done = subprocess.run([program, str(os.cpu_count())], capture_output=True, text=True, check=True)
         return float(done.stdout.split()[-1])
 

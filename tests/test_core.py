@@ -66,7 +66,7 @@ def assert_lanes_equal_words(layer: Layer, arch: Phantom2D, rows: int = 1) -> No
 
 
 LANE_ARCHS = (
-    *(arch for arch in cases.ARCHS if lane_core.covers(arch)),
+    *(arch for arch in cases.ARCHS if lane_core.covers_arch(arch)),
     Phantom2D(lookahead=1),
     Phantom2D(lookahead=32, selector="in_order"),
     Phantom2D(lookahead=33),

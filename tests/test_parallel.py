@@ -24,6 +24,7 @@ layers = [
     Layer.conv(mask(3, 3, 40, 150), mask(2, 30, 30, 40)),
     Layer.conv(mask(3, 3, 1, 40), mask(2, 30, 30, 40), feature_group_count=40),
     Layer.dense(mask(900, 600), mask(2, 900)),
+    Layer.conv(mask(1, 1, 90, 12), mask(2, 6, 6, 90)),
 ]
 archs = [Phantom2D(), Phantom2D(selector="in_order", lookahead=33), Phantom2D(pes=2, threads=4, lookahead=5)]
 print(json.dumps([jax.device_count(), [simulate(layers, arch).to_dict() for arch in archs]]))
@@ -55,6 +56,7 @@ def test_compiled_kernels_are_kept_for_the_next_process(tmp_path: pathlib.Path) 
     kept = sorted(path.name for path in (tmp_path / "cache").rglob("*-cache"))
     assert any("count_positions" in name for name in kept)
     assert any("count_chunks" in name for name in kept)
+    assert any("place_tile" in name for name in kept)
     assert first == run(**{ENVIRONMENT: str(tmp_path / "cache")})
     assert kept == sorted(path.name for path in (tmp_path / "cache").rglob("*-cache"))  # nothing compiled anew
     assert not (tmp_path / "unused").exists()
@@ -74,6 +76,21 @@ def test_the_cache_can_be_off_and_elsewhere(tmp_path: pathlib.Path) -> None:
         }
     )
     assert not (tmp_path / "other").exists()
+
+
+def test_a_cache_that_cannot_be(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    program = "from phantom_jax.compilation import enable_cache; enable_cache()"
+    command = [sys.executable, "-c", program]
+
+    def run_with(**environment: str) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
+        return subprocess.run(command, env=kept | environment, cwd=ROOT, capture_output=True, text=True)
+
+    told = run_with(**{ENVIRONMENT: str(tmp_path / "file")})
+    assert "PHANTOM_JAX_CACHE must be a directory that can be written, or off; got " in told.stderr
+    untold = run_with(XDG_CACHE_HOME=str(tmp_path / "file"))  # the default is done without
+    assert (untold.returncode, untold.stderr) == (0, "")
 
 
 def test_overlapped_keeps_the_order_and_few_items() -> None:
