@@ -167,3 +167,15 @@ def test_tiles_make_no_difference(filters: int, entries: int, monkeypatch: pytes
     tiled = counter.count(0, [(0, 121)])
     np.testing.assert_array_equal(whole.cycles, tiled.cycles)
     assert dataclasses.replace(whole, cycles=tiled.cycles) == tiled
+
+
+def test_small_groups_that_stream_along_chunks_go_by_words() -> None:
+    def layer(groups: int, filters: int) -> Layer:
+        weights, activations = np.ones((7, 7, 2, filters)), np.ones((1, 9, 9, 2 * groups))
+        return Layer.conv(weights, activations, padding="VALID", feature_group_count=groups)
+
+    arch = Phantom2D()
+    assert streams(layer(16, 32), arch).axis == "chunks"
+    assert isinstance(job_counter(layer(16, 32), arch), WordCounter)
+    assert isinstance(job_counter(layer(2, 128), arch), lane_core.ChunkCounter)
+    assert isinstance(job_counter(layer(1, 1), arch), lane_core.ChunkCounter)
