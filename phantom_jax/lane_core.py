@@ -209,7 +209,9 @@ class PositionCounter:
             return filter_range, totals, parts
 
         calls = list(_calls(units, width, filter_tiles))
-        kernel = compiled(lanes.count_positions, selector=self._arch.selector, rotate=self._arch.intra_balance)
+        kernel = compiled(
+            lanes.count_positions, widest=True, selector=self._arch.selector, rotate=self._arch.intra_balance
+        )
         for filter_range, (more_bins, empty), parts in run_tiles(kernel, calls, fill, finish, wide=True):
             bins += int(more_bins)
             counted += len(parts) * len(filter_range)
@@ -318,7 +320,9 @@ class ChunkCounter:
         def finish(tile: tuple[int, int, int], outputs: tuple[np.ndarray, ...]) -> tuple:
             return (*tile, outputs[0][:positions].astype(np.int64), outputs[1])
 
-        kernel = compiled(lanes.count_chunks, selector=self._arch.selector, rotate=self._arch.intra_balance)
+        kernel = compiled(
+            lanes.count_chunks, widest=True, selector=self._arch.selector, rotate=self._arch.intra_balance
+        )
         bins, working = 0, len(tiles) * positions * width * 8 * lanes.FIELDS * lanes.FIELD
         for group, word, first, tile_cycles, (more_bins, empty) in run_tiles(kernel, tiles, fill, finish, wide=True):
             bins += int(more_bins)

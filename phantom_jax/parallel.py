@@ -64,19 +64,21 @@ def run_tiles(
             future.cancel()
 
 
-def compiled(kernel: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def compiled(kernel: Callable[..., Any], widest: bool = False, **options: Any) -> Callable[..., Any]:
     """Returns a kernel compiled for the devices at hand, once per process and set of options.
 
-    Where there are several devices, it takes and returns arrays with a leading axis of one entry per device.
+    Where there are several devices, it takes and returns arrays with a leading axis of one entry per device. `widest`
+    asks for the CPU's widest vectors, which bitwise code gains from, but XLA does not choose by itself.
     """
-    return _compiled(kernel, tuple(sorted(options.items())), tuple(jax.devices()))
+    return _compiled(kernel, widest, tuple(sorted(options.items())), tuple(jax.devices()))
 
 
 @functools.cache
-def _compiled(kernel: Callable, options: tuple[tuple[str, Any], ...], devices: tuple[Any, ...]) -> Callable:
+def _compiled(
+    kernel: Callable, widest: bool, options: tuple[tuple[str, Any], ...], devices: tuple[Any, ...]
+) -> Callable:
     one_tile = functools.partial(kernel, **dict(options))
-    # Bitwise code gains most from the widest vectors, which XLA does not choose by itself on every CPU.
-    compiler_options = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
+    compiler_options = {"xla_cpu_prefer_vector_width": 512} if widest and devices[0].platform == "cpu" else None
     if len(devices) == 1:
         return jax.jit(one_tile, compiler_options=compiler_options)
 
