@@ -3,6 +3,8 @@
 `python -m experiments.simulate workload=vgg16 arch=phantom_cv`; the last line printed is the output directory.
 """
 
+from collections.abc import Iterable
+
 import hydra
 from omegaconf import DictConfig
 
@@ -42,14 +44,17 @@ def main(config: DictConfig) -> None:
     }
     command.write_csv(directory / "results.csv", report.rows())
     command.write_json(directory / "results.json", results)
-    for note in workload.notes:
-        console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def tell(notes: Iterable[str]) -> None:
+        for note in notes:
+            console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    tell(workload.notes)
     report.print(console)
     if config.figures.write:
         from experiments.figures import write_figures
 
-        for note in write_figures(directory, report, workload, arch, config.figures.layer):
-            console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
+        tell(write_figures(directory, report, workload, arch, config.figures.layer))
     print(directory, flush=True)
 
 

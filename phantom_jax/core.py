@@ -17,7 +17,7 @@ from jaxtyping import Array, Int, UInt
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.layer import Layer
-from phantom_jax.lowering import lower_activations, lower_weights, streams
+from phantom_jax.lowering import Streams, lower_activations, lower_weights
 from phantom_jax.parallel import compiled, run_tiles
 from phantom_jax.selector import selector_bins
 
@@ -82,8 +82,8 @@ def count_tile(
 class WordCounter:
     """Counts the job cycles of a layer, image by image, with entries as words of T bits."""
 
-    def __init__(self, layer: Layer, arch: Phantom2D) -> None:
-        self._layer, self._arch, self._cut = layer, arch, streams(layer, arch)
+    def __init__(self, layer: Layer, cut: Streams, arch: Phantom2D) -> None:
+        self._layer, self._cut, self._arch = layer, cut, arch
         self._kernels = lower_weights(layer, arch)
         loads = self._kernels.chunk_loads.swapaxes(1, 2).reshape(self._cut.filters, -1)  # [K, G]
         # Ones among the kernel bits: of each job, or of all jobs of a filter where streams run along chunks.

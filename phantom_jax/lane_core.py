@@ -17,7 +17,7 @@ from phantom_jax import lanes
 from phantom_jax.arch import Phantom2D
 from phantom_jax.core import JobCycles
 from phantom_jax.layer import Layer, nonzero
-from phantom_jax.lowering import Streams, kernel_index, pad_spatial, streams, tap_slices
+from phantom_jax.lowering import Streams, kernel_index, pad_spatial, tap_slices, window_view
 from phantom_jax.parallel import compiled, run_tiles
 
 _SLAB_ROWS = 255  # rows of weights whose bits are summed in a byte
@@ -28,18 +28,17 @@ def covers_arch(arch: Phantom2D) -> bool:
     return (arch.pes, arch.threads) == (lanes.PES, lanes.THREADS) and arch.lookahead <= lanes.LONGEST_LOOKAHEAD
 
 
-def covers(layer: Layer, arch: Phantom2D) -> bool:
+def covers(cut: Streams, arch: Phantom2D) -> bool:
     """Whether a layer's jobs are to be counted by lanes.
 
     Streams along chunks of many small groups are not: each group takes a tile of its own, mostly empty.
     """
-    few = layer.feature_group_count > 1 and layer.filters // layer.feature_group_count < lanes.TILE_FILTERS
-    return covers_arch(arch) and not (few and streams(layer, arch).axis == "chunks")
+    few = cut.groups > 1 and cut.filters // cut.groups < lanes.TILE_FILTERS
+    return covers_arch(arch) and not (few and cut.axis == "chunks")
 
 
-def lane_counter(layer: Layer, arch: Phantom2D) -> "PositionCounter | ChunkCounter":
+def lane_counter(layer: Layer, cut: Streams, arch: Phantom2D) -> "PositionCounter | ChunkCounter":
     """Returns what counts the job cycles of a layer, image by image."""
-    cut = streams(layer, arch)
     return PositionCounter(layer, cut, arch) if cut.axis == "positions" else ChunkCounter(layer, cut, arch)
 
 
@@ -51,7 +50,8 @@ class _Fields:
         self.segments = segments
         self.blocks = np.array([-(-(stop - start) // lookahead) for start, stop in segments])  # per segment
         self.per_segment = -(-self.blocks // lanes.FIELD)
-        self.count = int(self.per_segment.sum())
+        self.bounds = [(at, min(at + self.length, stop)) for a, stop in segments for at in range(a, stop, self.length)]
+        self.count = len(self.bounds)  # each from its first mask up to its last one's successor
         self.segment = np.repeat(np.arange(len(segments)), self.per_segment)  # of each field
         # A job lasts a cycle per mask at most, with those of blocks that do not exist, a field's.
         self.dtype = np.int32 if segments[-1][1] < 1 << 30 else np.int64
@@ -70,6 +70,26 @@ class _Fields:
             first += fields
 
 
+def _job_cycles(
+    lasted: np.ndarray, loads: np.ndarray, fields: _Fields, working: int, bins: int, effectual: int
+) -> JobCycles:
+    """Takes away what fields count for blocks that do not exist, and what jobs without weights would have lasted.
+
+    Args:
+        lasted: Cycles of all fields, per filter, job and segment; one for each block without work.
+        loads: Ones among the kernel bits, per filter and job or for all jobs of a filter alike.
+        fields: The fields of each job.
+        working: Blocks with work.
+        bins: See `JobCycles`.
+        effectual: See `JobCycles`.
+    """
+    dispatched = np.broadcast_to(loads > 0, lasted.shape[:2])
+    cycles = (lasted - fields.padding) * dispatched[:, :, None]
+    bubbles = int(np.count_nonzero(dispatched)) * int(fields.blocks.sum()) - working
+    worked = int(cycles.sum()) - bubbles
+    return JobCycles(cycles=cycles, effectual=effectual, bins=bins, worked=worked, bubbles=bubbles)
+
+
 class PositionCounter:
     """Counts jobs that stream along positions, each a chunk.
 
@@ -82,10 +102,11 @@ class PositionCounter:
     def __init__(self, layer: Layer, cut: Streams, arch: Phantom2D) -> None:
         self._layer, self._cut, self._arch = layer, cut, arch
         self._kernel = layer.weights.shape[:-2] if layer.is_conv else ()
-        taps, channels = math.prod(self._kernel), layer.weights.shape[-2]
-        common = math.gcd(lanes.SLOTS, taps)
+        self._taps, channels = math.prod(self._kernel), layer.weights.shape[-2]
+        common = math.gcd(lanes.SLOTS, self._taps)
         self._phases = lanes.SLOTS // common
-        self._classes = min(taps // common, cut.chunks)
+        self._used_phases = min(self._phases, channels)
+        self._classes = min(self._taps // common, cut.chunks)
         self._per_group = -(-channels // self._phases)  # rows
         self._rows = cut.groups * self._per_group
         self._row_bytes = -(-self._rows // 8)
@@ -94,11 +115,10 @@ class PositionCounter:
 
     def _slots(self) -> Iterator[tuple[int, int, int, tuple[int, ...]]]:
         """Yields (class, slot, phase, index into the kernel axes) of every slot that any chunk has."""
-        taps = math.prod(self._kernel)
         for class_ in range(self._classes):
             for slot in range(lanes.SLOTS):
-                phase, tap = divmod(class_ * lanes.SLOTS + slot, taps)
-                if phase < min(self._phases, self._layer.weights.shape[-2]):
+                phase, tap = divmod(class_ * lanes.SLOTS + slot, self._taps)
+                if phase < self._used_phases:
                     yield class_, slot, phase, kernel_index(self._kernel, tap)
 
     def _pack_kernels(self) -> None:
@@ -139,12 +159,11 @@ class PositionCounter:
         if not self._layer.is_conv:
             bits = bits.reshape(-1, bits.shape[-1])
         spatial = bits.shape[:-1]
-        used = min(self._phases, self._layer.weights.shape[-2])
-        if used > 1:
+        if self._used_phases > 1:
             bits = bits.reshape(*spatial, self._cut.groups, -1)
             missing = self._per_group * self._phases - bits.shape[-1]
             bits = np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, missing)]).reshape(*spatial, self._rows, -1)
-            bits = np.moveaxis(bits, -1, 0)[:used]
+            bits = np.moveaxis(bits, -1, 0)[: self._used_phases]
         else:
             bits = bits[None]
         bytes_ = np.moveaxis(np.packbits(bits, axis=-1, bitorder="little"), -1, 1)
@@ -159,14 +178,14 @@ class PositionCounter:
         """Counts the cycles of every job for one image, its stream cut into the given non-empty segments."""
         fields = _Fields(segments, self._arch.lookahead)
         windows = self._pack_windows(image, fields)
-        units = len(windows) * fields.count
-        windows = windows.reshape(units, lanes.SLOTS, lanes.FIELD, -1)
-        unit_bytes = np.repeat(np.arange(units // fields.count), fields.count)
-        unit_keys = unit_bytes * len(segments) + np.tile(fields.segment, units // fields.count)
+        row_bytes = len(windows)
+        windows = windows.reshape(-1, lanes.SLOTS, lanes.FIELD, self._arch.lookahead)
+        units = len(windows)  # fields of each byte of rows
+        unit_bytes = np.repeat(np.arange(row_bytes), fields.count)
+        unit_keys = unit_bytes * len(segments) + np.tile(fields.segment, row_bytes)
         width, filter_tiles = lanes.TILE_FIELDS, len(self._kernels)
-        cycles = np.zeros((unit_bytes[-1] + 1, len(segments), 8, filter_tiles, lanes.TILE_FILTERS), fields.dtype)
-        cycles = cycles.reshape(-1, *cycles.shape[2:])
-        window_sums = np.zeros((unit_bytes[-1] + 1, 8, lanes.SLOTS), np.int64)
+        cycles = np.zeros((row_bytes * len(segments), 8, filter_tiles, lanes.TILE_FILTERS), fields.dtype)
+        window_sums = np.zeros((row_bytes, 8, lanes.SLOTS), np.int64)
         counted = working = bins = 0
 
         def fill(call: tuple[range, range]) -> tuple[np.ndarray, ...]:
@@ -208,11 +227,11 @@ class PositionCounter:
                 parts.append((keys[0], tiles.swapaxes(1, 2), rows[0], row_sums))
             return filter_range, totals, parts
 
-        calls = list(_calls(units, width, filter_tiles))
+        calls = _calls(units, width, filter_tiles)
         kernel = compiled(
-            lanes.count_positions, widest=True, selector=self._arch.selector, rotate=self._arch.intra_balance
+            lanes.count_positions, bitwise=True, selector=self._arch.selector, rotate=self._arch.intra_balance
         )
-        for filter_range, (more_bins, empty), parts in run_tiles(kernel, calls, fill, finish, wide=True):
+        for filter_range, (more_bins, empty), parts in run_tiles(kernel, calls, fill, finish):
             bins += int(more_bins)
             counted += len(parts) * len(filter_range)
             working -= int(empty)
@@ -226,17 +245,8 @@ class PositionCounter:
         cycles = cycles.reshape(self._classes, self._row_bytes, len(segments), 8, -1).swapaxes(2, 3)
         cycles = cycles.reshape(self._classes, -1, len(segments), cycles.shape[-1])
         cycles = self._by_filter(cycles[:, : self._rows, :, : self._filters])
-        dispatched = self.loads > 0
-        cycles = (cycles - fields.padding) * dispatched[:, :, None]
-        bubbles = int(np.count_nonzero(dispatched)) * int(fields.blocks.sum()) - working
-        sums = window_sums.reshape(self._classes, -1, lanes.SLOTS)
-        return JobCycles(
-            cycles=cycles,
-            effectual=int((self._tap_sums * sums).sum()),
-            bins=bins,
-            worked=int(cycles.sum()) - bubbles,
-            bubbles=bubbles,
-        )
+        effectual = int((self._tap_sums * window_sums.reshape(self._tap_sums.shape)).sum())
+        return _job_cycles(cycles, self.loads, fields, working, bins, effectual)
 
 
 def _calls(units: int, width: int, filter_tiles: int) -> Iterator[tuple[range, range]]:
@@ -277,7 +287,8 @@ class ChunkCounter:
         cut, lookahead = self._cut, self._arch.lookahead
         fields = _Fields(segments, lookahead)
         positions, slots = cut.positions, lanes.SLOTS
-        windows = self._windows(image)
+        view = window_view(self._layer, nonzero(self._layer.activations[image]))
+        windows = view.reshape(positions, cut.groups, -1).swapaxes(0, 1)  # [groups, N, Rd], few of them
         width = lanes.CHUNK_TILE_BYTES
         words = -(-fields.count // lanes.FIELDS)
 
@@ -299,18 +310,14 @@ class ChunkCounter:
             for first in range(0, bytes_, width)
             for word in range(words)
         ]
-        firsts = np.concatenate(
-            [np.arange(start, stop, fields.length) for start, stop in segments]
-        )  # first mask of each field
-        stops = np.repeat([stop for _, stop in segments], fields.per_segment)
 
         def fill(tile: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
             group, word, first = tile
             kernels = np.zeros((lanes.FIELDS, fields.length * slots, width), np.uint8)
             part = self._kernels[group][:, first : first + width]
             for index in range(word * lanes.FIELDS, min((word + 1) * lanes.FIELDS, fields.count)):
-                stop = min(firsts[index] + fields.length, stops[index])
-                rows = part[firsts[index] * slots : stop * slots]
+                start, stop = fields.bounds[index]
+                rows = part[start * slots : stop * slots]
                 kernels[index % lanes.FIELDS, : len(rows), : part.shape[1]] = rows
             stream = np.zeros((lanes.CHUNK_TILE_POSITIONS, lookahead, slots), np.uint64)
             stream[:positions] = window_words[group, word]
@@ -321,10 +328,10 @@ class ChunkCounter:
             return (*tile, outputs[0][:positions].astype(np.int64), outputs[1])
 
         kernel = compiled(
-            lanes.count_chunks, widest=True, selector=self._arch.selector, rotate=self._arch.intra_balance
+            lanes.count_chunks, bitwise=True, selector=self._arch.selector, rotate=self._arch.intra_balance
         )
         bins, working = 0, len(tiles) * positions * width * 8 * lanes.FIELDS * lanes.FIELD
-        for group, word, first, tile_cycles, (more_bins, empty) in run_tiles(kernel, tiles, fill, finish, wide=True):
+        for group, word, first, tile_cycles, (more_bins, empty) in run_tiles(kernel, tiles, fill, finish):
             bins += int(more_bins)
             working -= int(empty)
             for index in range(word * lanes.FIELDS, min((word + 1) * lanes.FIELDS, fields.count)):
@@ -333,28 +340,5 @@ class ChunkCounter:
 
         cycles = cycles.reshape(cut.groups, positions, len(segments), -1)[..., : self._filters]
         cycles = cycles.transpose(0, 3, 1, 2).reshape(cut.filters, positions, len(segments))
-        dispatched = self.loads > 0
-        cycles = (cycles - fields.padding) * dispatched[:, :, None]
-        bubbles = int(np.count_nonzero(dispatched)) * positions * int(fields.blocks.sum()) - working
-        return JobCycles(
-            cycles=cycles,
-            effectual=int((self._tap_sums * windows.sum(1, dtype=np.int64)).sum()),
-            bins=bins,
-            worked=int(cycles.sum()) - bubbles,
-            bubbles=bubbles,
-        )
-
-    def _windows(self, image: int) -> np.ndarray:
-        """Returns the windows of an image, of which there are few: [groups, N, Rd], in the order of the reduction."""
-        bits = nonzero(self._layer.activations[image])
-        if not self._layer.is_conv:
-            return bits.reshape(1, -1, bits.shape[-1])
-        kernel = self._layer.weights.shape[:-2]
-        channels = np.moveaxis(bits, -1, 0)
-        padded = pad_spatial(self._layer, channels)
-        taps = [
-            padded[:, *tap_slices(self._layer, kernel_index(kernel, tap))].reshape(len(padded), -1)
-            for tap in range(math.prod(kernel))
-        ]
-        windows = np.stack(taps, axis=1)  # [Cin, taps, N]
-        return windows.reshape(self._cut.groups, self._layer.reduction, -1).swapaxes(1, 2)
+        effectual = int((self._tap_sums * windows.sum(1, dtype=np.int64)).sum())
+        return _job_cycles(cycles, self.loads, fields, working, bins, effectual)

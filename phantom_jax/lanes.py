@@ -29,8 +29,7 @@ LONGEST_LOOKAHEAD = 64  # a field's cycles, up to 16 * 64, need 10 bits beyond t
 FIELD = 16  # lanes per field
 FIELDS = 4  # fields per word
 
-# A tile of streams along positions: fields of windows, chunks that share a byte of them, filters.
-TILE_FIELDS, TILE_CHUNKS, TILE_FILTERS = 32, 8, 64
+TILE_FIELDS, TILE_FILTERS = 32, 64  # of streams along positions: fields of windows, and filters
 TILES, WINDOW_TILES = 16, 8  # per call: tiles, and windows that they may choose from
 # A tile of streams along chunks: a word's fields, bytes of eight filters, and at most so many positions.
 CHUNK_TILE_BYTES, CHUNK_TILE_POSITIONS = 32, LONGEST_LOOKAHEAD
@@ -71,7 +70,7 @@ def count_positions(
         return jnp.stack(_transpose_bytes(_join_fields(tile, 1, 3)), axis=1)  # [words, 8, 9, L]
 
     streams = lax.map(planes_of_windows, windows)
-    fields = [_bits(0xFFFF << FIELD * field) for field in range(FIELDS)]
+    fields = [np.uint64(0xFFFF << FIELD * field) for field in range(FIELDS)]
     window_sums = [lax.population_count(streams & mask).sum(-1, dtype=jnp.uint64) for mask in fields]
     streams = streams.transpose(0, 4, 3, 1, 2).reshape(len(windows), -1, SLOTS, words * 8, 1)
 
@@ -140,8 +139,6 @@ def _bins(stream: Any, gate: Callable[[Any, int], Array], selector: str, rotate:
         selector: The top-down selector.
         rotate: Level-1 balance: PE p takes column (p + l) mod 3 of mask l.
     """
-    start, step = sliced_selector(selector)
-    late = selector == "out_of_order"  # the state's sign tells of a bin that is still to be counted
     lookahead = jax.tree.leaves(stream)[0].shape[0]
 
     def entry(masks: Any, mask: int, pe: int) -> list[Array]:
@@ -154,6 +151,7 @@ def _bins(stream: Any, gate: Callable[[Any, int], Array], selector: str, rotate:
     if lookahead <= _UNROLLED_LOOKAHEAD[selector]:
         return [_unrolled([entry(stream, mask, pe) for mask in range(lookahead)], selector) for pe in range(PES)]
 
+    start, step, untold = sliced_selector(selector)
     zeros = jnp.zeros_like(entry(stream, 0, 0)[0])
     # Three masks at a time, since columns then fall to the same PEs each time; masks of zeros change nothing.
     missing = -lookahead % PES
@@ -171,7 +169,7 @@ def _bins(stream: Any, gate: Callable[[Any, int], Array], selector: str, rotate:
 
     blank = (start(zeros, lookahead), [zeros] * lookahead.bit_length())
     carry, _ = lax.scan(step_three, [blank] * PES, thirds)
-    return [_add_bit(total, state[-1]) if late else total for state, total in carry]
+    return [functools.reduce(_add_bit, untold(state), total) for state, total in carry]
 
 
 def _plane(array: Array, mask: int, slot: int) -> Array:
@@ -184,7 +182,7 @@ def _plane(array: Array, mask: int, slot: int) -> Array:
 @functools.partial(jax.jit, static_argnames="selector", inline=True)  # traced once for all PEs
 def _unrolled(entries: list[list[Array]], selector: str) -> list[Array]:
     """Returns the bins of one PE, as bit planes, from the bits of all its entries in order."""
-    start, step = sliced_selector(selector)
+    start, step, untold = sliced_selector(selector)
     zeros = jnp.zeros_like(entries[0][0])
     state, total = start(zeros, 0), _CarrySaveTotal()
     for before, entry in enumerate(entries):
@@ -192,8 +190,8 @@ def _unrolled(entries: list[list[Array]], selector: str) -> list[Array]:
             state = [*state, state[-1]]  # the number may need one more digit now: extends the sign
         state, opened = step(state, *entry)
         total.add(opened)
-    if selector == "out_of_order":
-        total.add(state[-1])
+    for opened in untold(state):
+        total.add(opened)
     return total.planes(zeros, len(entries).bit_length())
 
 
@@ -238,7 +236,9 @@ def _summary(bins: list[list[Array]]) -> UInt64[Array, "..."]:
     slowest = functools.reduce(_larger, bins)
     working = _or(slowest)
     slowest = [slowest[0] | ~working, *slowest[1:]]  # a block without work lasts one cycle
-    beyond_one = sum(_sum_fields(plane) << digit for digit, plane in enumerate(slowest)) - _bits(FIELD * _EACH_FIELD)
+    beyond_one = sum(_sum_fields(plane) << digit for digit, plane in enumerate(slowest)) - np.uint64(
+        FIELD * _EACH_FIELD
+    )
     totals = sum(lax.population_count(plane) << digit for planes in bins for digit, plane in enumerate(planes))
     totals |= lax.population_count(~working) << _BINS_BITS
     piece = (1 << _TOTAL_BITS) - 1
@@ -267,10 +267,10 @@ def _larger(a: list[Array], b: list[Array]) -> list[Array]:
 
 def _sum_fields(word: Array) -> Array:
     """Returns how many bits are set in each field, in the field's place."""
-    word = word - (word >> 1 & _bits(0x5555 * _EACH_FIELD))
-    word = (word & _bits(0x3333 * _EACH_FIELD)) + (word >> 2 & _bits(0x3333 * _EACH_FIELD))
-    word = (word + (word >> 4)) & _bits(0x0F0F * _EACH_FIELD)
-    return (word + (word >> 8)) & _bits(0x00FF * _EACH_FIELD)
+    word = word - (word >> 1 & np.uint64(0x5555 * _EACH_FIELD))
+    word = (word & np.uint64(0x3333 * _EACH_FIELD)) + (word >> 2 & np.uint64(0x3333 * _EACH_FIELD))
+    word = (word + (word >> 4)) & np.uint64(0x0F0F * _EACH_FIELD)
+    return (word + (word >> 8)) & np.uint64(0x00FF * _EACH_FIELD)
 
 
 def _join_fields(bytes_: UInt8[Array, "..."], fields: int, halves: int) -> UInt64[Array, "8 ..."]:
@@ -295,14 +295,10 @@ def _transpose_bytes(words: UInt64[Array, "8 ..."]) -> list[Array]:
             if i & distance:
                 continue
             a, b = rows[i], rows[i + distance]
-            swapped = (a >> distance ^ b) & _bits(mask * _EACH_FIELD)
+            swapped = (a >> distance ^ b) & np.uint64(mask * _EACH_FIELD)
             rows[i], rows[i + distance] = a ^ swapped << distance, b ^ swapped
     return rows
 
 
 def _or(words: Any) -> Array:
     return functools.reduce(jnp.bitwise_or, words)
-
-
-def _bits(number: int) -> np.uint64:
-    return np.uint64(number)

@@ -80,7 +80,7 @@ def lower_weights(layer: Layer, arch: Phantom2D) -> Kernels:
 def lower_activations(layer: Layer, arch: Phantom2D, image: int) -> Windows:
     """Returns the activation windows of one image: positions in row-major order, chunked and packed."""
     cut = streams(layer, arch)
-    view = _window_view(layer, nonzero(layer.activations[image]))
+    view = window_view(layer, nonzero(layer.activations[image]))
     lines = view.shape[0]  # along the first output axis
     per_line = cut.positions // lines
     step = max(1, _SLAB_BYTES // (per_line * cut.groups * layer.reduction))
@@ -123,7 +123,7 @@ def tap_slices(layer: Layer, index: tuple[int, ...]) -> tuple[slice, ...]:
     )
 
 
-def _window_view(layer: Layer, image: Bool[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
+def window_view(layer: Layer, image: Bool[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
     """Returns a view `[*output, Cin, *reversed kernel]` of an image `[*spatial, Cin]`."""
     if not layer.is_conv:
         return image.reshape(-1, image.shape[-1])

@@ -25,7 +25,6 @@ def run_tiles(
     tiles: Iterable[Tile],
     fill: Callable[[Tile], tuple[np.ndarray, ...]],
     finish: Callable[[Tile, Any], Result],
-    wide: bool = False,
 ) -> Iterator[Result]:
     """Runs a kernel over tiles and yields what `finish` makes of each, in order.
 
@@ -34,51 +33,46 @@ def run_tiles(
         tiles: What names each tile.
         fill: Makes the kernel's arguments for a tile; arrays of the same shapes for every tile.
         finish: Makes the result of a tile from the kernel's outputs. As `fill`, it is called in several threads.
-        wide: Whether the kernel computes with words of 64 bits.
     """
     devices = jax.device_count()
 
     def run(batch: list[Tile]) -> list[Result]:
         arguments = [fill(tile) for tile in batch]
-        with jax.enable_x64(wide):  # in this thread
-            if devices == 1:
-                return [finish(batch[0], jax.tree.map(np.asarray, kernel(*arguments[0])))]
-            blank = tuple(np.zeros_like(argument) for argument in arguments[0])
-            arguments += [blank] * (devices - len(arguments))
-            outputs = jax.tree.map(np.asarray, kernel(*map(np.stack, zip(*arguments, strict=True))))
+        if devices == 1:
+            return [finish(batch[0], jax.tree.map(np.asarray, kernel(*arguments[0])))]
+        blank = tuple(np.zeros_like(argument) for argument in arguments[0])
+        arguments += [blank] * (devices - len(arguments))
+        outputs = jax.tree.map(np.asarray, kernel(*map(np.stack, zip(*arguments, strict=True))))
         return [
             finish(tile, jax.tree.map(lambda output: output[index], outputs))  # noqa: B023
             for index, tile in enumerate(batch)
         ]
 
-    pending: list[concurrent.futures.Future] = []
-    try:
-        for batch in _batches(tiles, devices):
-            pending.append(_pool().submit(run, batch))
-            if len(pending) > 2 * WORKERS:  # keeps the tiles in flight few
-                yield from pending.pop(0).result()
-        for future in pending:
-            yield from future.result()
-    finally:
-        for future in pending:
-            future.cancel()
+    for results in _in_order(_pool(), run, _batches(tiles, devices), 2 * WORKERS):  # keeps the tiles in flight few
+        yield from results
 
 
-def compiled(kernel: Callable[..., Any], widest: bool = False, **options: Any) -> Callable[..., Any]:
+def compiled(kernel: Callable[..., Any], bitwise: bool = False, **options: Any) -> Callable[..., Any]:
     """Returns a kernel compiled for the devices at hand, once per process and set of options.
 
-    Where there are several devices, it takes and returns arrays with a leading axis of one entry per device. `widest`
-    asks for the CPU's widest vectors, which bitwise code gains from, but XLA does not choose by itself.
+    Where there are several devices, it takes and returns arrays with a leading axis of one entry per device. A
+    `bitwise` kernel has words of 64 bits and, on CPUs, the widest vectors, which XLA does not choose by itself.
     """
-    return _compiled(kernel, widest, tuple(sorted(options.items())), tuple(jax.devices()))
+    function = _compiled(kernel, bitwise, tuple(sorted(options.items())), tuple(jax.devices()))
+
+    def call(*arguments: np.ndarray) -> Any:
+        with jax.enable_x64(bitwise):  # in the thread that calls
+            return function(*arguments)
+
+    return call
 
 
 @functools.cache
 def _compiled(
-    kernel: Callable, widest: bool, options: tuple[tuple[str, Any], ...], devices: tuple[Any, ...]
+    kernel: Callable, bitwise: bool, options: tuple[tuple[str, Any], ...], devices: tuple[Any, ...]
 ) -> Callable:
     one_tile = functools.partial(kernel, **dict(options))
-    compiler_options = {"xla_cpu_prefer_vector_width": 512} if widest and devices[0].platform == "cpu" else None
+    compiler_options = {"xla_cpu_prefer_vector_width": 512} if bitwise and devices[0].platform == "cpu" else None
     if len(devices) == 1:
         return jax.jit(one_tile, compiler_options=compiler_options)
 
@@ -97,17 +91,24 @@ def overlapped(function: Callable[[Tile], Result], items: Iterable[Tile]) -> Ite
     No more than three items are in the works, which bounds the memory that they take.
     """
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        pending: list[concurrent.futures.Future] = []
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > 2:
-                    yield pending.pop(0).result()
-            for future in pending:
-                yield future.result()
-        finally:
-            for future in pending:
-                future.cancel()
+        yield from _in_order(pool, function, items, 2)
+
+
+def _in_order(
+    pool: concurrent.futures.Executor, function: Callable[[Tile], Result], items: Iterable[Tile], ahead: int
+) -> Iterator[Result]:
+    """Yields `function(item)` in order, with at most so many later items begun."""
+    pending: list[concurrent.futures.Future] = []
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > ahead:
+                yield pending.pop(0).result()
+        for future in pending:
+            yield future.result()
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 def _batches(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:

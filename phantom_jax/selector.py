@@ -136,7 +136,13 @@ def _lowest_bit(words: UInt[Array, "*words"]) -> UInt[Array, "*words"]:
     return jnp.where(jnp.arange(words.shape[0]) == jnp.argmax(words != 0), lowest, 0)
 
 
-def sliced_selector(selector: str) -> tuple[Callable[[Array, int], list[Array]], Callable[..., tuple[list, Array]]]:
+def sliced_selector(
+    selector: str,
+) -> tuple[
+    Callable[[Array, int], list[Array]],
+    Callable[..., tuple[list[Array], Array]],
+    Callable[[list[Array]], list[Array]],
+]:
     """Returns the selector of a PE with three threads for many blocks at once: one block in each bit of a word.
 
     The same automata as `_next_fit` and `_first_fit_of_three`, with their state as bit planes: word i of the state
@@ -146,14 +152,14 @@ def sliced_selector(selector: str) -> tuple[Callable[[Array, int], list[Array]],
         selector: The top-down selector.
 
     Returns:
-        `start(zeros, most)`, the state before any entry, with room for at most `most` entries; and
+        `start(zeros, most)`, the state before any entry, with room for at most `most` entries;
         `step(state, x, y, z)`, the state after an entry with these three bits and a word that tells where the entry
-        opened a bin. Out of order, the bin that a negative state stands for has not been told of yet, so the last
-        word of the last state is to be counted too.
+        opened a bin; and `untold(state)`, words that tell of bins which no step has told of, to be counted at the end:
+        out of order, the bin that a negative state stands for.
     """
     if selector == "in_order":
-        return lambda zeros, most: [~zeros, ~zeros], _sliced_next_fit
-    return lambda zeros, most: [zeros] * (most.bit_length() + 1), _sliced_first_fit
+        return lambda zeros, most: [~zeros, ~zeros], _sliced_next_fit, lambda state: []
+    return lambda zeros, most: [zeros] * (most.bit_length() + 1), _sliced_first_fit, lambda state: state[-1:]
 
 
 def _sliced_next_fit(state: list[Array], x: Array, y: Array, z: Array) -> tuple[list[Array], Array]:

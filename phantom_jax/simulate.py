@@ -14,7 +14,7 @@ from phantom_jax.checks import integer
 from phantom_jax.compilation import enable_cache
 from phantom_jax.core import WordCounter
 from phantom_jax.layer import Layer, nonzero
-from phantom_jax.lowering import streams
+from phantom_jax.lowering import Streams, streams
 from phantom_jax.mesh import map_cores, map_layer, run_rounds
 from phantom_jax.parallel import overlapped
 from phantom_jax.report import LayerReport, Report
@@ -77,14 +77,17 @@ def core_cycles(layer: Layer, arch: Phantom2D, image: int = 0) -> Int64[np.ndarr
     if integer("image", image, minimum=0) >= layer.batch:
         raise ValueError(f"image must be below the batch of {layer.batch}, got {image}.")
     enable_cache()
-    counter = job_counter(layer, arch)
-    mapping = map_layer(streams(layer, arch), counter.loads, arch)
+    cut = streams(layer, arch)
+    counter = job_counter(layer, cut, arch)
+    mapping = map_layer(cut, counter.loads, arch)
     return map_cores(counter.count(image, mapping.segments).cycles, mapping, arch)
 
 
-def job_counter(layer: Layer, arch: Phantom2D) -> WordCounter | lane_core.PositionCounter | lane_core.ChunkCounter:
+def job_counter(
+    layer: Layer, cut: Streams, arch: Phantom2D
+) -> WordCounter | lane_core.PositionCounter | lane_core.ChunkCounter:
     """Returns what counts the jobs of a layer: by lanes where they serve the accelerator, else by words."""
-    return lane_core.lane_counter(layer, arch) if lane_core.covers(layer, arch) else WordCounter(layer, arch)
+    return lane_core.lane_counter(layer, cut, arch) if lane_core.covers(cut, arch) else WordCounter(layer, cut, arch)
 
 
 def _named(layers: Iterable[Layer]) -> Iterator[tuple[Layer, str]]:
@@ -107,7 +110,7 @@ def _named(layers: Iterable[Layer]) -> Iterator[tuple[Layer, str]]:
 
 def _simulate_layer(layer: Layer, name: str, arch: Phantom2D) -> LayerReport:
     cut = streams(layer, arch)
-    counter = job_counter(layer, arch)
+    counter = job_counter(layer, cut, arch)
     mapping = map_layer(cut, counter.loads, arch)
     cycles, effectual, stacks = [], [], []
     for image in range(layer.batch):

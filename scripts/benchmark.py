@@ -8,6 +8,7 @@ compares with the seconds that it prints last; it is given the number of threads
 
 import argparse
 import collections
+import dataclasses
 import functools
 import json
 import os
@@ -65,7 +66,7 @@ def main() -> None:
         "devices": lambda: measure_devices(arguments.size),
     }
     results: dict[str, Any] = {"schema_version": 1, "machine": machine(), **provenance.collect()}
-    results |= {"architecture": Phantom2D().__dict__, "repeats": arguments.repeats, "size": arguments.size}
+    results |= {"architecture": dataclasses.asdict(Phantom2D()), "repeats": arguments.repeats, "size": arguments.size}
     with Progress(transient=True) as bar:
         for name in bar.track(list(steps), description="Measuring"):
             results[name] = steps[name]()
@@ -151,17 +152,19 @@ def measure_layers(networks: dict[str, list], measure: Callable) -> dict:
     """Each layer alone, warm."""
     from phantom_jax import Phantom2D, simulate
 
-    return {
-        name: {
-            layer: {"seconds": taken, "dense_macs_per_second": dense_macs([by_name[layer]]) / taken}
-            for layer, taken in measure(
-                **{layer.name: functools.partial(simulate, layer, Phantom2D()) for layer in layers}
-            ).items()
+    results: dict[str, dict] = {}
+    for name, layers in networks.items():
+        if name == CONVOLUTIONS:
+            continue
+        seconds = measure(**{layer.name: functools.partial(simulate, layer, Phantom2D()) for layer in layers})
+        results[name] = {
+            layer.name: {
+                "seconds": seconds[layer.name],
+                "dense_macs_per_second": dense_macs([layer]) / seconds[layer.name],
+            }
+            for layer in layers
         }
-        for name, layers in networks.items()
-        if name != CONVOLUTIONS
-        for by_name in [{layer.name: layer for layer in layers}]
-    }
+    return results
 
 
 def measure_architectures(networks: dict[str, list], measure: Callable) -> dict:
@@ -315,7 +318,7 @@ def measure_start(size: int) -> dict:
 def measure_devices(size: int) -> dict:
     """VGG16 on several devices, which are all this machine's cores pretending."""
     flag = "--xla_force_host_platform_device_count="
-    return {str(count): child(size, XLA_FLAGS=f"{flag}{count}") for count in (1, 2, 4, 8)}
+    return {str(count): child(size, XLA_FLAGS=f"{flag}{count}", PHANTOM_JAX_CACHE="off") for count in (1, 2, 4, 8)}
 
 
 def show(results: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ def test_cycles_of_every_job_and_segment(drawn: tuple[Layer, object], arch: Phan
     problem, twin = cases.problem(layer, 0, padding), cases.twin(arch)
     cut = streams(layer, arch)
     segments = segments_of(cut.length, rows)
-    counter = job_counter(layer, arch)
+    counter = job_counter(layer, cut, arch)
     got = counter.count(0, segments)
 
     kernels = [scalar.chunk(line, twin) for line in scalar.kernel_matrix(problem)]
@@ -56,8 +56,9 @@ def test_cycles_of_every_job_and_segment(drawn: tuple[Layer, object], arch: Phan
 
 
 def assert_lanes_equal_words(layer: Layer, arch: Phantom2D, rows: int = 1) -> None:
-    segments = segments_of(streams(layer, arch).length, rows)
-    lanes, words = lane_core.lane_counter(layer, arch), WordCounter(layer, arch)
+    cut = streams(layer, arch)
+    segments = segments_of(cut.length, rows)
+    lanes, words = lane_core.lane_counter(layer, cut, arch), WordCounter(layer, cut, arch)
     np.testing.assert_array_equal(lanes.loads, words.loads)
     for image in range(layer.batch):
         got, expected = lanes.count(image, segments), words.count(image, segments)
@@ -143,9 +144,10 @@ def test_adversarial_streams(lookahead: int, selector: str) -> None:
     along_positions = Layer.dense(np.ones((9, 1)), bits)
     along_chunks = Layer.dense(np.ones((9 * lookahead, 1)), bits.reshape(len(bits), -1))
     for layer in (along_positions, along_chunks):
-        counter = lane_core.lane_counter(layer, arch)
+        cut = streams(layer, arch)
+        counter = lane_core.lane_counter(layer, cut, arch)
         got = [int(counter.count(image, [(0, lookahead)]).cycles.sum()) for image in range(len(bits))]
-        assert streams(layer, arch).length == lookahead
+        assert cut.length == lookahead
         assert got == expected
 
 
@@ -161,7 +163,8 @@ def test_adversarial_streams_of_every_lookahead(lookahead: int, selector: str) -
 def test_tiles_make_no_difference(filters: int, entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(filters)
     layer = Layer.conv(rng.random((3, 3, 4, filters)) < 0.4, rng.random((1, 11, 11, 4)) < 0.6)
-    counter = WordCounter(layer, Phantom2D(lookahead=8))
+    arch = Phantom2D(lookahead=8)
+    counter = WordCounter(layer, streams(layer, arch), arch)
     whole = counter.count(0, [(0, 121)])
     monkeypatch.setattr("phantom_jax.core._TILE_ENTRIES", entries)
     tiled = counter.count(0, [(0, 121)])
@@ -174,8 +177,12 @@ def test_small_groups_that_stream_along_chunks_go_by_words() -> None:
         weights, activations = np.ones((7, 7, 2, filters)), np.ones((1, 9, 9, 2 * groups))
         return Layer.conv(weights, activations, padding="VALID", feature_group_count=groups)
 
+    def counter(of: Layer) -> object:
+        cut = streams(of, arch)
+        assert cut.axis == "chunks"
+        return job_counter(of, cut, arch)
+
     arch = Phantom2D()
-    assert streams(layer(16, 32), arch).axis == "chunks"
-    assert isinstance(job_counter(layer(16, 32), arch), WordCounter)
-    assert isinstance(job_counter(layer(2, 128), arch), lane_core.ChunkCounter)
-    assert isinstance(job_counter(layer(1, 1), arch), lane_core.ChunkCounter)
+    assert isinstance(counter(layer(16, 32)), WordCounter)
+    assert isinstance(counter(layer(2, 128)), lane_core.ChunkCounter)
+    assert isinstance(counter(layer(1, 1)), lane_core.ChunkCounter)
