@@ -7,6 +7,7 @@ axis and zeros that padding or input dilation inserts are zero bits: they never 
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt
@@ -64,17 +65,20 @@ def streams(layer: Layer, arch: Phantom2D) -> Streams:
 
 def lower_weights(layer: Layer, arch: Phantom2D) -> Kernels:
     """Returns the kernel matrix: channel slowest, then the kernel axes from last to first, chunked and packed."""
-    weights = nonzero(layer.weights)
-    groups, reduction = layer.feature_group_count, layer.reduction
-    taps = tuple(reversed(range(weights.ndim - 2)))
-    matrix = weights.transpose(weights.ndim - 2, *taps, weights.ndim - 1)  # [Cin/groups, *reversed kernel, K]
-    matrix = matrix.reshape(reduction, groups, -1).swapaxes(0, 1)  # [groups, Rd, K/groups]
+    matrix = kernel_matrix(nonzero(layer.weights), layer.feature_group_count)
     words = _pack(matrix, 1, arch)
     return Kernels(
         words=words,
         chunk_loads=np.bitwise_count(words).sum((2, 3), dtype=np.int64),
         tap_sums=np.count_nonzero(matrix, axis=2),
     )
+
+
+def kernel_matrix(weights: Any, groups: int) -> Any:
+    """Returns weights `[*kernel, Cin/groups, K]`, of NumPy or JAX, as a matrix `[groups, Rd, K/groups]` of each group."""
+    taps = tuple(reversed(range(weights.ndim - 2)))
+    matrix = weights.transpose(weights.ndim - 2, *taps, weights.ndim - 1)  # [Cin/groups, *reversed kernel, K]
+    return matrix.reshape(-1, groups, matrix.shape[-1] // groups).swapaxes(0, 1)
 
 
 def lower_activations(layer: Layer, arch: Phantom2D, image: int) -> Windows:

@@ -184,15 +184,20 @@ def place_jobs(loads: Int[np.ndarray, "filters jobs"], arch: Phantom2D) -> Int[n
 def _place_tile(
     row_loads: Int[Array, "rows cols rounds"], loads: Int[Array, "rounds cols jobs"]
 ) -> tuple[Int[Array, "rows cols rounds"], Int[Array, "jobs rounds"]]:
-    """Places a tile of jobs in the order given, in many rounds at once; jobs without load change nothing.
+    """Places a tile of jobs in the order given, in many rounds at once; jobs without load change nothing."""
+    return jax.lax.scan(place_next, row_loads, loads.transpose(2, 1, 0))
 
-    Each goes to the row where the round's highest load stays lowest; then to the emptiest row, then to the first.
+
+def place_next(row_loads: Array, load: Array) -> tuple[Array, Array]:
+    """Places the next job of each round, given the loads of rows `[rows, cols, rounds]` and its own `[cols, rounds]`.
+
+    It goes to the row where the round's highest load stays lowest; then to the emptiest row, then to the first.
+
+    Returns:
+        The loads of rows with this job, and its row in each round.
     """
-
-    def place(row_loads: Array, load: Array) -> tuple[Array, Array]:
-        highest = (row_loads + load).max(1)
-        summed = row_loads.sum(1, dtype=row_loads.dtype)
-        row = jnp.argmin(jnp.where(highest == highest.min(0), summed, jnp.iinfo(summed.dtype).max), axis=0)
-        return row_loads + jnp.where(jnp.arange(len(row_loads))[:, None, None] == row, load, 0), row
-
-    return jax.lax.scan(place, row_loads, loads.transpose(2, 1, 0))
+    highest = (row_loads + load).max(1)
+    summed = row_loads.sum(1, dtype=row_loads.dtype)
+    most = jnp.inf if jnp.issubdtype(summed.dtype, jnp.floating) else jnp.iinfo(summed.dtype).max
+    row = jnp.argmin(jnp.where(highest == highest.min(0), summed, most), axis=0)
+    return row_loads + jnp.where(jnp.arange(len(row_loads))[:, None, None] == row, load, 0), row

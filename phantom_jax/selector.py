@@ -6,6 +6,7 @@ entry that does not fit, which is *next fit*; `out_of_order` passes over it, whi
 take no room.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -48,6 +49,60 @@ def issue_cycles(counts: Sequence[int], selector: str, threads: int) -> list[int
         free[cycle] -= count
         issued.append(cycle + 1)
     return issued
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Automaton:
+    """The selector as a table: what an entry of count 1, 2, ... T does to the open bins.
+
+    States stand in the order in which they are first met, so those that so many entries can lead to come first.
+    """
+
+    after: Int[np.ndarray, "states threads"]  # the next state, or -1 where no block is long enough to get there
+    opens: Int[np.ndarray, "states threads"]  # 1 where the entry opens a bin, else 0
+    depth: Int[np.ndarray, " states"]  # entries that it takes at least to reach the state
+
+
+@functools.cache
+def automaton(selector: str, threads: int, lookahead: int, most: int) -> Automaton | None:
+    """Returns the selector's states over a block: the free threads of the open bins, in order of opening (SPEC 8).
+
+    In order that is one number. Out of order it is a list, and the number of lists grows fast with T beyond 4.
+
+    Args:
+        selector: The top-down selector.
+        threads: T.
+        lookahead: Entries of a block.
+        most: How many states are too many.
+
+    Returns:
+        The table, or None if there are more states than `most`.
+    """
+    states: dict[tuple[int, ...], int] = {(): 0}
+    depth = [0]
+    after: list[list[int]] = []
+    opens: list[list[int]] = []
+    for state in (reached := [()]):
+        after.append([])
+        opens.append([])
+        for count in range(1, threads + 1):
+            if selector == "in_order":
+                fits = 0 if state and count <= state[0] else None
+                kept = ()  # a bin that is left is closed
+            else:
+                fits = next((index for index, free in enumerate(state) if count <= free), None)
+                kept = state
+            bins = (*kept, threads - count) if fits is None else (*state[:fits], state[fits] - count, *state[fits + 1 :])
+            target = tuple(free for free in bins if free)
+            if target not in states and depth[len(after) - 1] < lookahead:
+                states[target] = len(states)
+                depth.append(depth[len(after) - 1] + 1)
+                reached.append(target)
+                if len(states) > most:
+                    return None
+            after[-1].append(states.get(target, -1))
+            opens[-1].append(int(fits is None))
+    return Automaton(np.array(after), np.array(opens), np.array(depth))
 
 
 def _next_fit(counts: UInt[Array, " lookahead"], threads: int) -> Int[Array, ""]:
