@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from phantom_jax.arch import Phantom2D
 from phantom_jax.mesh import place_next
 from phantom_jax.relaxed.moments import Loads, Moments
-from phantom_jax.relaxed.rounds import CoreTimes, expected_rounds, standard_deviation
+from phantom_jax.relaxed.rounds import CoreTimes, expected_rounds, skewness
 
 _DRAWN_ROUNDS = 128  # sets of loads times rounds, at least: a layer of many rounds averages over them by itself
 
@@ -26,9 +26,10 @@ def balanced_filters(moments: Moments, loads: Loads, per_round: int, inter_balan
     if not inter_balance or filters <= per_round:  # one round takes all filters in any order
         return expected_rounds(moments.core_times(), per_round)
 
-    def drawn(deviation: Array) -> Array:
-        order = _order(loads.mean + standard_deviation(loads.variance) * deviation)
-        given = moments.given_load(loads, deviation)
+    def drawn(gaussian: Array) -> Array:
+        deviations = loads.deviations(gaussian)
+        order = _order(loads.at(deviations))
+        given = moments.given_load(loads, deviations)
         return expected_rounds(jax.tree.map(lambda array: array[:, order], given.core_times()), per_round)
 
     return _mean_over_draws(drawn, loads, -(-filters // per_round))
@@ -53,19 +54,23 @@ def balanced_jobs(moments: Moments, loads: Loads, arch: Phantom2D) -> Float[Arra
             array = jnp.pad(array[:, order], ((0, 0), (0, rounds * cols - filters), (0, 0)))
             array = array.reshape(-1, rounds, cols, jobs)
             summed = jnp.einsum("xrj,bxcj->bxcr", on_row, array, precision="highest")
-            return summed.reshape(-1, rounds * cols, rows)[:, :filters]
+            return summed.reshape(len(array), -1, rows)[:, :filters]
 
-        mean, variance = by_row(moments.mean[..., 0]), by_row(moments.covariance[..., 0, 0])
-        return expected_rounds(CoreTimes(mean, jnp.zeros_like(mean), jnp.maximum(variance, 0)), cols)
+        mean, variance = by_row(moments.mean[..., 0]), jnp.maximum(by_row(moments.covariance[..., 0, 0]), 0)
+        skew = skewness(by_row(moments.third), variance)
+        # Every core has jobs of its own: as if it were a column.
+        alone = (array.reshape(len(array), -1, 1) for array in (mean, jnp.zeros_like(mean), variance))
+        return expected_rounds(CoreTimes(*alone, skew.reshape(len(skew), -1)), cols * rows)
 
     if not arch.inter_balance:
         return cores(moments, jnp.arange(filters), jnp.tile(jnp.arange(jobs) % rows, (rounds, 1)))
 
-    def drawn(deviation: Array) -> Array:
-        values = jax.lax.stop_gradient(loads.mean + standard_deviation(loads.variance) * deviation)
+    def drawn(gaussian: Array) -> Array:
+        deviations = loads.deviations(gaussian)
+        values = jax.lax.stop_gradient(loads.at(deviations))
         order = _order(values.sum(1))
         placed = _place(jnp.pad(values[order], ((0, rounds * cols - filters), (0, 0))).reshape(rounds, cols, jobs), rows)
-        return cores(moments.given_load(loads, deviation), order, placed)
+        return cores(moments.given_load(loads, deviations), order, placed)
 
     return _mean_over_draws(drawn, loads, rounds)
 
@@ -83,8 +88,8 @@ def _place(loads: Float[Array, "rounds cols jobs"], rows: int) -> Int[Array, "ro
 
 
 def _mean_over_draws(drawn: Callable[[Array], Array], loads: Loads, rounds: int) -> Array:
-    """Averages over sets of loads; deviations come in pairs of opposite signs."""
+    """Averages over sets of loads; the Gaussian numbers come in pairs of opposite signs."""
     pairs = -(-_DRAWN_ROUNDS // (2 * rounds))
     dtype = loads.mean.dtype
-    deviations = jax.random.normal(jax.random.key(0), (pairs, *loads.mean.shape), np.float32).astype(dtype)
-    return jax.lax.map(jax.checkpoint(drawn), jnp.concatenate([deviations, -deviations])).mean(0)
+    gaussian = jax.random.normal(jax.random.key(0), (pairs, *loads.mean.shape), np.float32).astype(dtype)
+    return jax.lax.map(jax.checkpoint(drawn), jnp.concatenate([gaussian, -gaussian])).mean(0)

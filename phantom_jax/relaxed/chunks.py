@@ -11,8 +11,9 @@ from phantom_jax.arch import Phantom2D
 from phantom_jax.relaxed.chain import bins_distribution, count_probabilities
 from phantom_jax.relaxed.moments import Moments
 from phantom_jax.relaxed.patterns import tiled_map
-from phantom_jax.relaxed.rounds import standard_deviation
+from phantom_jax.relaxed.rounds import skewness, standard_deviation
 
+_SHIFT = 2.0**-6  # step of a derivative, along the variances of bits
 _TILE_UNITS = 128  # PEs' blocks that are stepped together
 
 
@@ -50,37 +51,37 @@ def rotate(columns: Array, intra_balance: bool) -> Array:
     return columns[..., np.arange(lookahead)[:, None], taken, :]
 
 
-def block_moments(
+def block_cycles(
     bits: Float[Array, "*batch blocks lookahead pes threads"], arch: Phantom2D
-) -> tuple[Float[Array, "*batch blocks"], Float[Array, "*batch blocks"]]:
-    """Returns mean and variance of the cycles of blocks whose effectual bits are independent."""
+) -> Float[Array, "*batch blocks lookahead"]:
+    """Returns the chances of blocks to last 1, 2, ... L cycles, where their effectual bits are independent."""
     counts = rotate(count_probabilities(bits), arch.intra_balance)
     *batch, lookahead, pes, width = counts.shape
     entries = jnp.moveaxis(counts.reshape(-1, lookahead, pes, width), (1, 3), (0, 1)).reshape(lookahead, width, -1)
     bins = bins_distribution(entries, arch.selector)
-    below = jnp.cumsum(bins, 1)[:, :-1].reshape(*batch, pes, lookahead).prod(-2)  # all PEs within 0, 1, ... bins
-    # A block lasts at least a cycle, so the chance that it lasts longer than none is 1.
-    longer = jnp.concatenate([jnp.ones_like(below[..., :1]), 1 - below[..., 1:]], -1)
-    mean = longer.sum(-1)
-    # Sum of (2t + 1 - 2 mean + ...) would cancel; around the mean it does not.
-    lasts = jnp.concatenate([below[..., 1:], jnp.ones_like(below[..., :1])], -1)
-    lasts = jnp.diff(lasts, axis=-1, prepend=0)  # chance of 1, 2, ... cycles
-    cycles = jnp.arange(1, lookahead + 1, dtype=mean.dtype)
-    variance = (lasts * (cycles - mean[..., None]) ** 2).sum(-1)
-    return mean, variance
+    within = jnp.cumsum(bins, 1)[:, 1:-1].reshape(*batch, pes, lookahead - 1).prod(-2)  # all PEs, in 1, 2, ... bins
+    return jnp.diff(within, axis=-1, prepend=0, append=1)  # a block without work lasts a cycle too
+
+
+def central_moments(chances: Float[Array, "*batch cycles"]) -> tuple[Array, Array, Array]:
+    """Returns mean, variance and third central moment of 1, 2, ... cycles with these chances."""
+    cycles = jnp.arange(1, chances.shape[-1] + 1, dtype=chances.dtype)
+    mean = (chances * cycles).sum(-1)
+    apart = cycles - mean[..., None]
+    return mean, (chances * apart**2).sum(-1), (chances * apart**3).sum(-1)
 
 
 def chunk_moments(
     windows: Float[Array, "batch groups positions chunks pes threads"],
     weights: Float[Array, "groups chunks slots filters"],
     segments: tuple[tuple[int, int], ...],
-    cells: Int[np.ndarray, " positions"] | None,
+    cells: Int[np.ndarray, " positions"],
     arch: Phantom2D,
 ) -> Moments:
     """Returns the moments of every filter's cycles, its jobs added up within cells.
 
-    Covariances of positions, which meet the same weight bits, are those of sums of effectual bits with the same
-    variance as the cycles, block by block.
+    Those of a single position are exact. Positions meet the same weight bits: the part of their cycles that is linear in
+    the number of effectual bits is correlated as those numbers are, and the rest as the squares of the correlations.
 
     Args:
         windows: Activation bits, or their probabilities.
@@ -92,44 +93,52 @@ def chunk_moments(
     batch, groups, positions, chunks = windows.shape[:4]
     filters = weights.shape[-1]
     blocks = Blocks.of(segments, arch.lookahead)
-    if len(segments) > 1:
-        cell = np.broadcast_to(blocks.segment, (positions, len(blocks.segment)))
-    else:
-        assert cells is not None
-        cell = np.broadcast_to(cells[:, None], (positions, len(blocks.segment)))
-    count = int(cell.max()) + 1
-    in_cell = np.stack([cell == index for index in range(count)]).astype(weights.dtype)  # [cells, N, blocks]
-    in_cell_blocks = jnp.asarray(in_cell.sum((1, 2)))
+    block_cells = blocks.segment + cells[:, None]  # [N, blocks]; one of the two is 0
+    in_cell = np.stack([block_cells == index for index in range(block_cells.max() + 1)])  # [cells, N, blocks]
+    in_cell = jnp.asarray(in_cell, weights.dtype)
+    in_cell_blocks = in_cell.sum((1, 2))
     per_filter = weights.transpose(0, 3, 1, 2).reshape(groups * filters, chunks, arch.pes, arch.threads)
 
+    def in_blocks(stream: Array) -> Array:  # [B, N, G, P, T] -> [B, N, blocks, L, P, T]
+        return jnp.moveaxis(blocks.take(jnp.moveaxis(stream, 2, 0)), (2, 3), (0, 1))
+
+    def total(array: Array) -> Array:  # [B, N, blocks] -> [B, cells]
+        return jnp.einsum("bnx,cnx->bc", array, in_cell, precision="highest")
+
     @jax.checkpoint
-    def one_filter(arguments: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+    def one_filter(arguments: tuple[Array, Array]) -> tuple[Array, ...]:
         bits, group = arguments
-        seen = windows[:, group].astype(bits.dtype)  # [B, N, G, P, T]
-        effectual = blocks.take(jnp.moveaxis(seen * bits, 2, 0))  # [blocks, L, B, N, P, T]
-        mean, variance = block_moments(jnp.moveaxis(effectual, (2, 3), (0, 1)), arch)  # [B, N, blocks]
         spread = bits * (1 - bits)
-        by_block = blocks.take(jnp.moveaxis(seen**2 * spread, 2, 0)).sum((1, 4, 5))  # [blocks, B, N]
-        by_block = jnp.moveaxis(by_block, 0, 2)
-        some = (by_block > 0) & (variance > 0)
-        slope = jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1) / jnp.where(some, by_block, 1)), 0)
-        # Cycles that a weight bit brings to each cell: [B, cells, blocks, L, P, T].
-        seen_blocks = jnp.moveaxis(blocks.take(jnp.moveaxis(seen, 2, 0)), (2, 3), (0, 1))
-        brings = jnp.einsum("bnx,cnx,bnxlpt->bcxlpt", slope, in_cell, seen_blocks, precision="highest")
-        weighed = brings * blocks.take(spread)
-        covariance = jnp.einsum("bcxlpt,bdxlpt->bcd", weighed, brings, precision="highest")
+        seen = in_blocks(windows[:, group].astype(bits.dtype))
+        bits_of_blocks, spread_of_blocks = blocks.take(bits), blocks.take(spread)
+        mean, variance, third = central_moments(block_cycles(seen * bits_of_blocks, arch))  # [B, N, blocks]
+        # The covariance of a function of independent bits with their sum is its derivative along their variances.
+        shifted, _, _ = central_moments(block_cycles(seen * (bits_of_blocks + _SHIFT * spread_of_blocks), arch))
+        with_load = (shifted - mean) / _SHIFT
+        overlap = jnp.einsum("bnxlpt,bmxlpt,xlpt->bnmx", seen, seen, spread_of_blocks, precision="highest")
+        own = jnp.diagonal(overlap, axis1=1, axis2=2).swapaxes(1, 2)  # [B, N, blocks]
+        some = own > 0
+        inverse = jnp.where(some, 1 / jnp.where(some, own, 1), 0)
+        slope = with_load * inverse
+        rest = standard_deviation(jnp.maximum(variance - slope**2 * own, 0))
+        square = overlap**2 * inverse[:, :, None] * inverse[:, None]  # of the correlation
+        covariance = slope[:, :, None] * slope[:, None] * overlap + rest[:, :, None] * rest[:, None] * square
+        by_block = jnp.einsum("bnmx,cnx,dmx->bcdx", covariance, in_cell, in_cell, precision="highest")
+        skew = skewness(third.sum(1), jnp.maximum(variance, 0).sum(1))  # [B, blocks]
+        third = (skew * standard_deviation(by_block.sum((1, 2))) ** 3).sum(1)
         # A filter without weights is not dispatched: it would have lasted a cycle for each block.
         absent = (1 - bits).prod()
-        total = jnp.einsum("bnx,cnx->bc", mean, in_cell, precision="highest")
-        beyond = total - in_cell_blocks
+        lasted = total(mean)
         product = in_cell_blocks[:, None] * in_cell_blocks
-        cross = in_cell_blocks[:, None] * beyond[:, None, :]
-        covariance += absent * ((1 - absent) * product + cross + cross.swapaxes(1, 2))
-        with_load = weighed.sum((2, 3, 4, 5)) + absent * bits.sum() * in_cell_blocks
-        return total - absent * in_cell_blocks, covariance, with_load
+        beyond = in_cell_blocks[:, None] * (lasted - in_cell_blocks)[:, None]
+        return (
+            lasted - absent * in_cell_blocks,
+            by_block.sum(3) + absent * ((1 - absent) * product + beyond + beyond.swapaxes(1, 2)),
+            total(with_load) + absent * bits.sum() * in_cell_blocks,
+            third,
+        )
 
     units = batch * positions * len(blocks.segment) * arch.pes
-    moments = tiled_map(
-        one_filter, (per_filter, np.repeat(np.arange(groups), filters)), max(1, _TILE_UNITS // units)
-    )
+    group_of_filter = np.repeat(np.arange(groups, dtype=np.int32), filters)
+    moments = tiled_map(one_filter, (per_filter, group_of_filter), max(1, _TILE_UNITS // units))
     return Moments(*(jnp.moveaxis(array, 0, 1) for array in moments))

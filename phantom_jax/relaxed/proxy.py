@@ -48,7 +48,7 @@ class Plan:
     @property
     def cells(self) -> np.ndarray:
         """The row of each job of a stream along chunks: as their loads are equal, jobs go round the rows."""
-        return np.arange(self.cut.jobs) % (self.arch.rows if self.row_axis == "jobs" else 1)
+        return np.arange(self.cut.jobs) % self.arch.rows * (self.row_axis == "jobs")
 
 
 @functools.partial(
@@ -189,17 +189,18 @@ def _layer_cycles(calibration: LayerCalibration, weights: Array) -> Float[Array,
     def by_filter(array: Array) -> Array:  # [groups, G, K/groups, ...] -> [K, G, ...]
         return jnp.moveaxis(array, 2, 1).reshape(cut.filters, cut.chunks, *array.shape[3:])
 
-    loads = Loads(by_filter(slots.sum(2)), by_filter((slots * (1 - slots)).sum(2)))
+    spread = slots * (1 - slots)
+    loads = Loads(*(by_filter(bits.sum(2)) for bits in (slots, spread, spread * (1 - 2 * slots))))
     if cut.axis == "chunks":
         moments = chunk_moments(calibration.windows, slots, plan.segments, plan.cells, arch)
-        cycles = balanced_filters(moments, jax.tree.map(lambda a: a.sum(1), loads), plan.per_round, arch.inter_balance)
+        cycles = balanced_filters(moments, loads.sum_jobs(), plan.per_round, arch.inter_balance)
     else:
         moments = _pattern_moments(calibration, slots, by_filter)
         if plan.row_axis == "jobs":
             cycles = balanced_jobs(moments, loads, arch)
         else:
             cycles = balanced_filters(
-                moments.sum_jobs(), jax.tree.map(lambda a: a.sum(1), loads), plan.per_round, arch.inter_balance
+                moments.sum_jobs(), loads.sum_jobs(), plan.per_round, arch.inter_balance
             )
     return jnp.where(valid, cycles, jnp.nan)
 
@@ -217,18 +218,25 @@ def _pattern_moments(calibration: LayerCalibration, slots: Array, by_filter) -> 
         products = patterns.product(table[:, first], table[:, second])
         if spread is not None:
             products += spread[:, first] * jnp.asarray(first == second, table.dtype)[:, None]
-        every = jnp.concatenate([table, products, table * jnp.asarray(ones, table.dtype)], 1)
+        total = table.sum(1, keepdims=True) * scale
+        cube = total**3 if spread is None else total**3 + 3 * total * spread.sum(1, keepdims=True) * scale**2
+        every = jnp.concatenate([table, products, table * jnp.asarray(ones, table.dtype), total**2, cube], 1)
         return every.reshape(-1, every.shape[-1])
 
-    width = batch * (2 * cells + len(pairs))
+    width = batch * (2 * cells + len(pairs) + 2)
+    # Cubes of cycles would leave the range of 32 bits.
+    scale = 1 / jnp.maximum(calibration.table.sum(2).max(), 1).astype(slots.dtype)
     occupied = slots.reshape(-1, plan.arch.slots, slots.shape[-1])[:, : plan.slots]
     arrays = (jnp.moveaxis(calibration.table, 1, 0), None if calibration.spread is None else jnp.moveaxis(calibration.spread, 1, 0))
     extended = patterns.extend_all(columns, arrays, occupied, width)
     extended = by_filter(extended.reshape(groups, chunks, -1, width))  # [K, G, width]
     extended = jnp.moveaxis(extended.reshape(*extended.shape[:2], batch, -1), 2, 0)
-    mean, products, with_ones = jnp.split(extended, [cells, cells + len(pairs)], -1)
+    ends = np.cumsum([cells, len(pairs), cells])
+    mean, products, with_ones, powers = jnp.split(extended, ends, -1)
+    total = mean.sum(-1) * scale
+    third = (powers[..., 1] - 3 * total * powers[..., 0] + 2 * total**3) / scale**3
     load = by_filter(slots.sum(2))
     covariance = products - patterns.product(mean[..., first], mean[..., second])
     square = np.zeros((cells, cells), int)
     square[first, second] = square[second, first] = np.arange(len(pairs))
-    return Moments(mean, covariance[..., square], with_ones - patterns.product(mean, load[..., None]))
+    return Moments(mean, covariance[..., square], with_ones - patterns.product(mean, load[..., None]), third)

@@ -1,8 +1,10 @@
 """Expected cycles of a round: the expected maximum over its cores (SPEC 8.3).
 
-Core times are taken as Gaussian: a mean, a part of the spread that all cores of a column share because they run the
-same filter's bits, and a part of their own. The maximum's distribution is the product of what the cores' distributions
-are given the shared parts; its mean is an integral by quadrature. As the variances vanish it becomes the hard maximum.
+A core's time has a mean, a part of its spread that all cores of a column share because they run the same filter's bits,
+and a part of its own. Each is a Gaussian bent to the skewness that it should have, by the transformation of Wilson and
+Hilferty (1931), which makes it nearly a gamma variable. The maximum's distribution is the product of what the cores'
+distributions are given the shared parts; its mean is an integral by quadrature. As the variances vanish it becomes the
+hard maximum.
 """
 
 import dataclasses
@@ -13,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(32)
+_MOST_SKEWNESS = 2.0
 _REACH = 5.0  # standard deviations around a core's mean that the integral spans
 _SHARED = np.linspace(-3.6, 3.6, 13)  # of a shared part, in standard deviations
 _SHARED_WEIGHTS = np.exp(-(_SHARED**2) / 2) / np.exp(-(_SHARED**2) / 2).sum()
@@ -26,12 +29,32 @@ class CoreTimes:
     mean: Float[Array, "*batch filters rows"]
     shared: Float[Array, "*batch filters rows"]  # standard deviation of what the rows have in common
     variance: Float[Array, "*batch filters rows"]  # of what each has of its own
+    skewness: Float[Array, "*batch filters"]  # of what they have in common, or of a single row
 
 
 def standard_deviation(variance: Array) -> Array:
     """Returns the square root; where the variance is 0, so is its gradient."""
     positive = variance > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)
+
+
+def bend(gaussian: Array, skewness: Array) -> Array:
+    """Returns values of mean 0, variance 1 and this skewness from standard Gaussian ones."""
+    third = gaussian / 6 - skewness / 36
+    return 2 * third * (3 + 3 * skewness * third + (skewness * third) ** 2)
+
+
+def unbend(values: Array, skewness: Array) -> Array:
+    """Returns the standard Gaussian values that `bend` takes to these; below what it can give, still monotone."""
+    root = jnp.cbrt(jnp.maximum(1 + skewness * values / 2, 1e-3))
+    return 3 * values / (root**2 + root + 1) + skewness / 6
+
+
+def skewness(third: Array, variance: Array) -> Array:
+    """Returns the skewness from the third central moment, no larger than the transformation can serve."""
+    positive = variance > 0
+    ratio = jnp.where(positive, third, 0) / jnp.where(positive, variance, 1) ** 1.5
+    return jnp.clip(ratio, -_MOST_SKEWNESS, _MOST_SKEWNESS)
 
 
 def expected_rounds(times: CoreTimes, per_round: int) -> Float[Array, "*batch"]:
@@ -46,47 +69,37 @@ def expected_rounds(times: CoreTimes, per_round: int) -> Float[Array, "*batch"]:
     batch = times.mean.shape[:-2]
 
     def cut(array: Array) -> Array:
-        array = jnp.pad(array, [(0, 0)] * len(batch) + [(0, missing), (0, 0)])
-        return array.reshape(-1, rounds, per_round, rows)
+        array = jnp.pad(array, [(0, 0)] * len(batch) + [(0, missing)] + [(0, 0)] * (array.ndim - len(batch) - 1))
+        return array.reshape(-1, rounds, per_round, *array.shape[len(batch) + 1 :])
 
     per_image = jax.checkpoint(jax.vmap(_expected_maximum))
-    expected = jax.lax.map(lambda cores: per_image(*cores, present), jax.tree.map(cut, tuple(_fields(times))))
+    expected = jax.lax.map(lambda image: per_image(image, present), jax.tree.map(cut, times))
     return expected.sum(1).reshape(batch)
 
 
-def _fields(times: CoreTimes) -> list[Array]:
-    return [times.mean, times.shared, times.variance]
-
-
-def _expected_maximum(
-    mean: Float[Array, "filters rows"],
-    shared: Float[Array, "filters rows"],
-    variance: Float[Array, "filters rows"],
-    present: Bool[Array, " filters"],
-) -> Float[Array, ""]:
+def _expected_maximum(times: CoreTimes, present: Bool[Array, " filters"]) -> Float[Array, ""]:
     """Returns the expected maximum over the cores of one round, without those of filters that are not there."""
+    mean, skew = times.mean, times.skewness[:, None]
     dtype = mean.dtype
-    rows = mean.shape[1]
-    own = standard_deviation(variance)
-    reach = _REACH * standard_deviation(variance + shared**2)
+    own = standard_deviation(times.variance)
+    spread = standard_deviation(times.variance + times.shared**2)
     there = present[:, None]
-    low = jnp.where(there, mean - reach, -jnp.inf).max()
-    high = jnp.where(there, mean + reach, -jnp.inf).max()
-    times = low + (high - low) * jnp.asarray((_NODES + 1) / 2, dtype)  # [nodes]
-    distance = times - mean[..., None]  # [filters, rows, nodes]
-    if rows == 1:
-        below = _below(distance, own[..., None])[:, 0]
+    low = jnp.where(there, mean + spread * bend(jnp.asarray(-_REACH, dtype), skew), -jnp.inf).max()
+    high = jnp.where(there, mean + spread * bend(jnp.asarray(_REACH, dtype), skew), -jnp.inf).max()
+    at = low + (high - low) * jnp.asarray((_NODES + 1) / 2, dtype)  # [nodes]
+    distance = at - mean[..., None]  # [filters, rows, nodes]
+    if mean.shape[1] == 1:
+        below = _below(distance, own[..., None], skew[..., None])[:, 0]
     else:
-        parts = jnp.asarray(_SHARED, dtype)[:, None, None, None] * shared[..., None]
-        given_shared = _below(distance - parts, own[..., None]).prod(2)  # [shared, filters, nodes]
+        shared = times.shared * bend(jnp.asarray(_SHARED, dtype)[:, None, None], skew)  # [shared, filters, rows]
+        given_shared = _below(distance - shared[..., None], own[..., None], jnp.zeros((), dtype)).prod(2)
         below = jnp.tensordot(jnp.asarray(_SHARED_WEIGHTS, dtype), given_shared, 1)
     below = jnp.where(there, below, 1).prod(0)
     return high - (high - low) * (jnp.asarray(_NODE_WEIGHTS / 2, dtype) * below).sum()
 
 
-def _below(distance: Array, deviation: Array) -> Array:
-    """Returns the probability that a centred Gaussian stays below; of one without variance, 0 or 1."""
+def _below(distance: Array, deviation: Array, skew: Array) -> Array:
+    """Returns the probability that a part of mean 0 stays below; of one without variance, 0 or 1."""
     spread = deviation > 0
-    return jnp.where(
-        spread, jax.scipy.special.ndtr(distance / jnp.where(spread, deviation, 1)), (distance >= 0).astype(distance.dtype)
-    )
+    chance = jax.scipy.special.ndtr(unbend(distance / jnp.where(spread, deviation, 1), skew))
+    return jnp.where(spread, chance, (distance >= 0).astype(distance.dtype))
