@@ -1,6 +1,8 @@
 """Streams along chunks: every mask has weight bits of its own, so the selector is a Markov chain (SPEC 8)."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +73,47 @@ def central_moments(chances: Float[Array, "*batch cycles"]) -> tuple[Array, Arra
     return mean, (chances * apart**2).sum(-1), (chances * apart**3).sum(-1)
 
 
+def chunk_cycles(
+    windows: Float[Array, "batch groups 1 chunks pes threads"],
+    weights: Float[Array, "groups chunks slots filters"],
+    segments: tuple[tuple[int, int], ...],
+    arch: Phantom2D,
+) -> Float[Array, "batch filters cycles"]:
+    """Returns the chance of each filter to last at most 0, 1, ... cycles in all of its segments, for a single position.
+
+    Every block has bits of its own, so this is exact.
+    """
+    blocks = Blocks.of(segments, arch.lookahead)
+    per_segment = np.bincount(blocks.segment)
+    most, lookahead = int(per_segment.max()), blocks.masks.shape[1]
+    of_segment = np.full((len(segments), most), len(blocks.segment))  # one beyond the last where there is none
+    for segment, count in enumerate(per_segment):
+        of_segment[segment, :count] = np.flatnonzero(blocks.segment == segment)
+
+    @jax.checkpoint
+    def one_filter(arguments: tuple[Array, Array]) -> Array:
+        bits, group = arguments
+        seen = blocks.take(jnp.moveaxis(windows[:, group, 0].astype(bits.dtype) * bits, 1, 0))  # [blocks, L, B, P, T]
+        chances = jnp.pad(block_cycles(jnp.moveaxis(seen, 2, 0), arch), ((0, 0), (0, 1), (1, 0)))
+        chances = chances.at[:, -1, 0].set(1)  # a block that is not there lasts no cycle
+        length = most * lookahead + 1
+        sums = jnp.fft.irfft(jnp.fft.rfft(chances[:, of_segment], length).prod(2), length)
+        within = jnp.clip(jnp.cumsum(sums, -1), 0, 1).prod(1)  # [B, cycles]
+        # A filter without weights lasts no cycle, and any other at least one for each block.
+        return jnp.where(jnp.arange(length) < most, (1 - bits).prod(), within)
+
+    units = len(windows) * len(blocks.segment) * arch.pes
+    return jnp.moveaxis(_map_filters(one_filter, weights, units, arch), 0, 1)
+
+
+def _map_filters(one_filter: Callable, weights: Array, units: int, arch: Phantom2D) -> Any:
+    """Maps a function of a filter's bits `[G, P, T]` and group over all filters, a few at a time."""
+    groups, chunks, _, filters = weights.shape
+    per_filter = weights.transpose(0, 3, 1, 2).reshape(groups * filters, chunks, arch.pes, arch.threads)
+    group_of_filter = np.repeat(np.arange(groups, dtype=np.int32), filters)
+    return tiled_map(one_filter, (per_filter, group_of_filter), max(1, _TILE_UNITS // units))
+
+
 def chunk_moments(
     windows: Float[Array, "batch groups positions chunks pes threads"],
     weights: Float[Array, "groups chunks slots filters"],
@@ -81,7 +124,8 @@ def chunk_moments(
     """Returns the moments of every filter's cycles, its jobs added up within cells.
 
     Those of a single position are exact. Positions meet the same weight bits: the part of their cycles that is linear in
-    the number of effectual bits is correlated as those numbers are, and the rest as the squares of the correlations.
+    the number of effectual bits is correlated as those numbers are; the rest less so, as the cube, which is what
+    measurements suggest.
 
     Args:
         windows: Activation bits, or their probabilities.
@@ -90,14 +134,12 @@ def chunk_moments(
         cells: The cell of each position, where the stream is in one segment.
         arch: The accelerator.
     """
-    batch, groups, positions, chunks = windows.shape[:4]
-    filters = weights.shape[-1]
+    batch, positions = windows.shape[0], windows.shape[2]
     blocks = Blocks.of(segments, arch.lookahead)
     block_cells = blocks.segment + cells[:, None]  # [N, blocks]; one of the two is 0
     in_cell = np.stack([block_cells == index for index in range(block_cells.max() + 1)])  # [cells, N, blocks]
     in_cell = jnp.asarray(in_cell, weights.dtype)
     in_cell_blocks = in_cell.sum((1, 2))
-    per_filter = weights.transpose(0, 3, 1, 2).reshape(groups * filters, chunks, arch.pes, arch.threads)
 
     def in_blocks(stream: Array) -> Array:  # [B, N, G, P, T] -> [B, N, blocks, L, P, T]
         return jnp.moveaxis(blocks.take(jnp.moveaxis(stream, 2, 0)), (2, 3), (0, 1))
@@ -118,11 +160,11 @@ def chunk_moments(
         overlap = jnp.einsum("bnxlpt,bmxlpt,xlpt->bnmx", seen, seen, spread_of_blocks, precision="highest")
         own = jnp.diagonal(overlap, axis1=1, axis2=2).swapaxes(1, 2)  # [B, N, blocks]
         some = own > 0
-        inverse = jnp.where(some, 1 / jnp.where(some, own, 1), 0)
-        slope = with_load * inverse
-        rest = standard_deviation(jnp.maximum(variance - slope**2 * own, 0))
-        square = overlap**2 * inverse[:, :, None] * inverse[:, None]  # of the correlation
-        covariance = slope[:, :, None] * slope[:, None] * overlap + rest[:, :, None] * rest[:, None] * square
+        inverse = jnp.where(some, 1 / jnp.sqrt(jnp.where(some, own, 1)), 0)
+        linear = with_load * inverse  # standard deviation of the linear part
+        rest = standard_deviation(jnp.maximum(variance - linear**2, 0))
+        alike = overlap * inverse[:, :, None] * inverse[:, None]
+        covariance = linear[:, :, None] * linear[:, None] * alike + rest[:, :, None] * rest[:, None] * alike**3
         by_block = jnp.einsum("bnmx,cnx,dmx->bcdx", covariance, in_cell, in_cell, precision="highest")
         skew = skewness(third.sum(1), jnp.maximum(variance, 0).sum(1))  # [B, blocks]
         third = (skew * standard_deviation(by_block.sum((1, 2))) ** 3).sum(1)
@@ -136,9 +178,9 @@ def chunk_moments(
             by_block.sum(3) + absent * ((1 - absent) * product + beyond + beyond.swapaxes(1, 2)),
             total(with_load) + absent * bits.sum() * in_cell_blocks,
             third,
+            absent,
         )
 
     units = batch * positions * len(blocks.segment) * arch.pes
-    group_of_filter = np.repeat(np.arange(groups, dtype=np.int32), filters)
-    moments = tiled_map(one_filter, (per_filter, group_of_filter), max(1, _TILE_UNITS // units))
-    return Moments(*(jnp.moveaxis(array, 0, 1) for array in moments))
+    *moments, absent = _map_filters(one_filter, weights, units, arch)
+    return Moments(*(jnp.moveaxis(array, 0, 1) for array in moments), absent, in_cell_blocks)

@@ -40,33 +40,54 @@ class Moments:
     covariance: Float[Array, "batch filters *jobs cells cells"]
     with_load: Float[Array, "batch filters *jobs cells"]  # covariance of cycles with the load
     third: Float[Array, "batch filters *jobs"]  # third central moment of the cycles of all cells together
+    absent: Float[Array, "filters *jobs"]  # chance that nothing is dispatched, for want of a weight
+    least: Float[Array, " cells"]  # cycles if anything is: one for each block
 
     def sum_jobs(self) -> "Moments":
         """Adds up independent jobs of a filter, which one core runs after the other."""
-        return jax.tree.map(lambda array: array.sum(2), self)
+        summed = (array.sum(2) for array in (self.mean, self.covariance, self.with_load, self.third))
+        least = self.least if self.absent.shape[1] == 1 else jnp.zeros_like(self.least)  # of several, unknown
+        return Moments(*summed, self.absent.prod(1), least)
 
     def given_load(self, loads: Loads, deviations: Float[Array, "filters *jobs"]) -> "Moments":
-        """Returns the moments given loads so many standard deviations from their mean, with which cycles are linear."""
-        spread = loads.variance > 0
-        scale = jnp.where(spread, 1 / jnp.sqrt(jnp.where(spread, loads.variance, 1)), 0)
-        slope = self.with_load * scale[..., None]
-        explained = (slope.sum(-1) * scale) ** 3 * loads.third
-        share = jnp.where(loads.mean > 0, jnp.maximum(loads.at(deviations), 0) / jnp.where(loads.mean > 0, loads.mean, 1), 0)
+        """Returns the moments given loads so many standard deviations from their mean.
+
+        Cycles are the least ones, if there is any load, and others that are linear in the load.
+        """
+        load = jnp.maximum(loads.at(deviations), 0)
+        absent = self.absent[..., None]
+        mean = self.mean - self.least * (1 - absent)
+        with_absent = self.least[:, None] * (self.mean * absent)[..., None, :]
+        covariance = self.covariance - with_absent - with_absent.swapaxes(-1, -2)
+        covariance += self.least[:, None] * self.least * (absent * (1 - absent))[..., None]
+        with_load = self.with_load - self.least * loads.mean[..., None] * absent
+        scale = _inverse(standard_deviation(loads.variance))
+        slope = with_load * scale[..., None]
+        share = load * _inverse(loads.mean)  # a load of one is one part of the expected load's variance
+        third = self.third - (slope.sum(-1) * scale) ** 3 * loads.third
         return Moments(
-            jnp.maximum(self.mean + slope * deviations[..., None], 0),
-            (self.covariance - slope[..., :, None] * slope[..., None, :]) * share[..., None, None],
-            jnp.zeros_like(self.with_load),
-            (self.third - explained) * share,
+            jnp.maximum(mean + slope * deviations[..., None], 0) + self.least * jnp.minimum(load, 1)[..., None],
+            (covariance - slope[..., :, None] * slope[..., None, :]) * share[..., None, None],
+            jnp.zeros_like(with_load),
+            jnp.where(self.least.sum() > 0, 0, third * share),
+            self.absent,
+            self.least,
         )
 
     def core_times(self) -> CoreTimes:
-        """Splits each cell's variance into what it shares with the sum of all cells, and a part of its own."""
+        """Splits each cell's variance into what it shares with the other cells, and a part of its own."""
         variance = jnp.maximum(jnp.diagonal(self.covariance, axis1=-2, axis2=-1), 0)
-        with_sum = self.covariance.sum(-1)
-        total = jnp.maximum(with_sum.sum(-1), 0)
-        skew = skewness(self.third, total)
-        if self.mean.shape[-1] == 1:
+        skew = skewness(self.third, jnp.maximum(self.covariance.sum((-2, -1)), 0))
+        cells = self.mean.shape[-1]
+        if cells == 1:
             return CoreTimes(self.mean, jnp.zeros_like(self.mean), variance, skew)
-        deviation = standard_deviation(total)[..., None]
-        shared = jnp.where(deviation > 0, with_sum / jnp.where(deviation > 0, deviation, 1), 0)
+        # Where one factor is all that cells share, its part in a cell is as the cell's covariance with the others.
+        with_others = jnp.maximum(self.covariance.sum(-1) - variance, 0)
+        factor = _inverse(standard_deviation(with_others.sum(-1, keepdims=True) * ((cells - 1) / cells)))
+        shared = jnp.minimum(with_others * factor, standard_deviation(variance))
         return CoreTimes(self.mean, shared, jnp.maximum(variance - shared**2, 0), skew)
+
+
+def _inverse(values: Array) -> Array:
+    """Returns 1 / values, and 0 where they are 0."""
+    return jnp.where(values > 0, 1 / jnp.where(values > 0, values, 1), 0)

@@ -19,8 +19,12 @@ from phantom_jax.mesh import choose_row_axis, cut_segments
 from phantom_jax.relaxed import engine, patterns, samples, tables
 from phantom_jax.relaxed.balance import balanced_filters, balanced_jobs
 from phantom_jax.relaxed.chain import has_chain
-from phantom_jax.relaxed.chunks import Blocks, chunk_moments
+from phantom_jax.relaxed.chunks import Blocks, chunk_cycles, chunk_moments
 from phantom_jax.relaxed.moments import Loads, Moments
+from phantom_jax.relaxed.rounds import expected_rounds_of
+
+
+_FEW_BLOCKS = 8  # whose cycles' distributions are added up; the sum of more is nearly Gaussian
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,13 @@ class Plan:
     def per_round(self) -> int:
         """Filters of a round."""
         return self.arch.cores if self.row_axis == "filters" else self.arch.cols
+
+    @property
+    def has_distribution(self) -> bool:
+        """Whether cycles have a distribution that is exact and cheap: of few blocks, on filters in a fixed order."""
+        blocks = max(-(-(stop - start) // self.arch.lookahead) for start, stop in self.segments)
+        in_order = not self.arch.inter_balance or self.cut.filters <= self.per_round
+        return self.method == "chain" and self.cut.positions == 1 and blocks <= _FEW_BLOCKS and in_order
 
     @property
     def cells(self) -> np.ndarray:
@@ -191,7 +202,10 @@ def _layer_cycles(calibration: LayerCalibration, weights: Array) -> Float[Array,
 
     spread = slots * (1 - slots)
     loads = Loads(*(by_filter(bits.sum(2)) for bits in (slots, spread, spread * (1 - 2 * slots))))
-    if cut.axis == "chunks":
+    if plan.has_distribution:
+        within = chunk_cycles(calibration.windows, slots, plan.segments, arch)
+        cycles = expected_rounds_of(within, plan.per_round)
+    elif cut.axis == "chunks":
         moments = chunk_moments(calibration.windows, slots, plan.segments, plan.cells, arch)
         cycles = balanced_filters(moments, loads.sum_jobs(), plan.per_round, arch.inter_balance)
     else:
@@ -239,4 +253,12 @@ def _pattern_moments(calibration: LayerCalibration, slots: Array, by_filter) -> 
     covariance = products - patterns.product(mean[..., first], mean[..., second])
     square = np.zeros((cells, cells), int)
     square[first, second] = square[second, first] = np.arange(len(pairs))
-    return Moments(mean, covariance[..., square], with_ones - patterns.product(mean, load[..., None]), third)
+    blocks = Blocks.of(plan.segments, plan.arch.lookahead).segment
+    return Moments(
+        mean,
+        covariance[..., square],
+        with_ones - patterns.product(mean, load[..., None]),
+        third,
+        by_filter((1 - slots).prod(2)),
+        jnp.asarray(np.bincount(blocks), slots.dtype),
+    )

@@ -77,6 +77,14 @@ def expected_rounds(times: CoreTimes, per_round: int) -> Float[Array, "*batch"]:
     return expected.sum(1).reshape(batch)
 
 
+def expected_rounds_of(within: Float[Array, "batch filters cycles"], per_round: int) -> Float[Array, " batch"]:
+    """Returns the expected cycles of all rounds from the chances of filters to last at most 0, 1, ... cycles."""
+    batch, filters, length = within.shape
+    missing = -filters % per_round
+    rounds = jnp.pad(within, ((0, 0), (0, missing), (0, 0)), constant_values=1).reshape(batch, -1, per_round, length)
+    return (1 - rounds.prod(2)).sum((1, 2))
+
+
 def _expected_maximum(times: CoreTimes, present: Bool[Array, " filters"]) -> Float[Array, ""]:
     """Returns the expected maximum over the cores of one round, without those of filters that are not there."""
     mean, skew = times.mean, times.skewness[:, None]
