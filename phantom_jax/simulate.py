@@ -40,15 +40,10 @@ def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
         ValueError: There is no layer, something is not a layer or holds traced arrays, layers differ in B, `arch` is
             not an accelerator, or its thread slots do not fit 64 bits.
     """
-    if not isinstance(arch, Phantom2D):
-        raise ValueError(f"arch must be a Phantom2D, got {arch!r}.")
-    if isinstance(layers, Layer):
-        layers = [layers]
-    if not isinstance(layers, Iterable):
-        raise ValueError(f"layers must be a Layer or a sequence of them, got {layers!r}.")
+    named = check_layers(layers, arch, traced=False)
     enable_cache()
     reports: list[LayerReport] = []
-    for report in overlapped(lambda named: _simulate_layer(*named, arch), _named(layers)):
+    for report in overlapped(lambda layer: _simulate_layer(*layer, arch), named):
         reports.append(report)
         slots = max(map(sum, zip(*(report.cycles.tolist() for report in reports), strict=True))) * arch.multipliers
         if slots > _INT64_MAX:
@@ -56,8 +51,6 @@ def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
                 f"rows and cols: up to {report.name}, {arch.multipliers} multipliers offer more slots than 64 bits "
                 "hold."
             )
-    if not reports:
-        raise ValueError("layers must hold at least one Layer, got none.")
     return Report(tuple(reports), dataclasses.asdict(arch))
 
 
@@ -90,14 +83,33 @@ def job_counter(
     return lane_core.lane_counter(layer, cut, arch) if lane_core.covers(cut, arch) else WordCounter(layer, cut, arch)
 
 
-def _named(layers: Iterable[Layer]) -> Iterator[tuple[Layer, str]]:
-    """Checks layers one at a time, and gives those a name that have none."""
+def check_layers(layers: Layer | Iterable[Layer], arch: Phantom2D, traced: bool) -> Iterator[tuple[Layer, str]]:
+    """Checks the arguments of `simulate` and its like, and gives layers a name that have none.
+
+    Args:
+        layers: One layer or several; taken, and checked, when they are needed.
+        arch: The accelerator.
+        traced: Whether layers may hold traced arrays.
+
+    Raises:
+        ValueError: See `simulate`.
+    """
+    if not isinstance(arch, Phantom2D):
+        raise ValueError(f"arch must be a Phantom2D, got {arch!r}.")
+    if isinstance(layers, Layer):
+        layers = [layers]
+    if not isinstance(layers, Iterable):
+        raise ValueError(f"layers must be a Layer or a sequence of them, got {layers!r}.")
+    return _named(layers, traced)
+
+
+def _named(layers: Iterable[Layer], traced: bool) -> Iterator[tuple[Layer, str]]:
     first: tuple[str, int] | None = None
     for index, layer in enumerate(layers):
         if not isinstance(layer, Layer):
             raise ValueError(f"layers[{index}] must be a Layer, got {layer!r}.")
         name = layer.name if layer.name is not None else f"layer{index}"
-        if any(isinstance(array, Tracer) for array in (layer.weights, layer.activations)):
+        if not traced and any(isinstance(array, Tracer) for array in (layer.weights, layer.activations)):
             raise ValueError(f"layers[{index}] ({name}) holds traced arrays; simulate needs concrete masks.")
         first = first or (name, layer.batch)
         if layer.batch != first[1]:
@@ -106,6 +118,8 @@ def _named(layers: Iterable[Layer]) -> Iterator[tuple[Layer, str]]:
                 f"{first[0]} have {first[1]}; all layers need the same."
             )
         yield layer, name
+    if first is None:
+        raise ValueError("layers must hold at least one Layer, got none.")
 
 
 def _simulate_layer(layer: Layer, name: str, arch: Phantom2D) -> LayerReport:

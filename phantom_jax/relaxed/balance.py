@@ -20,63 +20,67 @@ from phantom_jax.relaxed.rounds import CoreTimes, expected_rounds, skewness
 _DRAWN_ROUNDS = 128  # sets of loads times rounds, at least: a layer of many rounds averages over them by itself
 
 
-def balanced_filters(moments: Moments, loads: Loads, per_round: int, inter_balance: bool) -> Float[Array, " batch"]:
-    """Returns the expected cycles where each filter runs on a column, or core, of its own."""
-    filters = loads.mean.shape[0]
-    if not inter_balance or filters <= per_round:  # one round takes all filters in any order
-        return expected_rounds(moments.core_times(), per_round)
-
-    def drawn(gaussian: Array) -> Array:
-        deviations = loads.deviations(gaussian)
-        order = _order(loads.at(deviations))
-        given = moments.given_load(loads, deviations)
-        return expected_rounds(jax.tree.map(lambda array: array[:, order], given.core_times()), per_round)
-
-    return _mean_over_draws(drawn, loads, -(-filters // per_round))
+def order_filters(loads: Loads, deviations: Array | None) -> Int[Array, " filters"]:
+    """Returns filters by their drawn loads, descending, stable; as they come without a draw."""
+    if deviations is None:
+        return jnp.arange(len(loads.mean))
+    drawn = jax.lax.stop_gradient(loads.at(deviations))
+    return jnp.argsort(-(drawn if drawn.ndim == 1 else drawn.sum(1)), stable=True)
 
 
-def balanced_jobs(moments: Moments, loads: Loads, arch: Phantom2D) -> Float[Array, " batch"]:
-    """Returns the expected cycles where rows share out a filter's jobs, each job's kernel bits its own.
+def run_filters(
+    moments: Moments, loads: Loads, deviations: Array | None, per_round: int
+) -> Float[Array, "batch rounds"]:
+    """Returns the expected cycles of rounds where each filter, in order, runs on a column, or core, of its own."""
+    given = moments if deviations is None else moments.given_load(loads, deviations)
+    return expected_rounds(given.core_times(), per_round)
+
+
+def run_jobs(
+    moments: Moments, loads: Loads, deviations: Array | None, arch: Phantom2D
+) -> Float[Array, "batch rounds"]:
+    """Returns the expected cycles of rounds whose rows share out the jobs of filters in order.
 
     Args:
-        moments: Of jobs, in a single cell.
+        moments: Of jobs, in a single cell, each with kernel bits of its own.
         loads: Of jobs.
+        deviations: Of the jobs' loads in a draw; without one, jobs go round the rows.
         arch: The accelerator.
     """
     filters, jobs = loads.mean.shape
     cols, rows = min(arch.cols, filters), min(arch.rows, jobs)
     rounds = -(-filters // cols)
+    missing = rounds * cols - filters
+    if deviations is None:
+        given, job_rows = moments, jnp.tile(jnp.arange(jobs) % rows, (rounds, 1))
+    else:
+        given = moments.given_load(loads, deviations)
+        drawn = jnp.pad(jax.lax.stop_gradient(loads.at(deviations)), ((0, missing), (0, 0)))
+        job_rows = _place(drawn.reshape(rounds, cols, jobs), rows)
+    on_row = (job_rows[:, None] == jnp.arange(rows)[:, None]).astype(loads.mean.dtype)  # [rounds, rows, J]
 
-    def cores(moments: Moments, order: Int[Array, " filters"], job_rows: Int[Array, "rounds jobs"]) -> Array:
-        on_row = (job_rows[:, None] == jnp.arange(rows)[:, None]).astype(loads.mean.dtype)  # [rounds, rows, J]
+    def by_core(array: Array) -> Array:  # [B, K, J] -> [B, K * rows]
+        array = jnp.pad(array, ((0, 0), (0, missing), (0, 0))).reshape(-1, rounds, cols, jobs)
+        summed = jnp.einsum("xrj,bxcj->bxcr", on_row, array, precision="highest")
+        return summed.reshape(len(array), -1)[:, : filters * rows]
 
-        def by_row(array: Array) -> Array:  # [B, K, J] -> [B, K, rows], in the order of rounds
-            array = jnp.pad(array[:, order], ((0, 0), (0, rounds * cols - filters), (0, 0)))
-            array = array.reshape(-1, rounds, cols, jobs)
-            summed = jnp.einsum("xrj,bxcj->bxcr", on_row, array, precision="highest")
-            return summed.reshape(len(array), -1, rows)[:, :filters]
-
-        mean, variance = by_row(moments.mean[..., 0]), jnp.maximum(by_row(moments.covariance[..., 0, 0]), 0)
-        skew = skewness(by_row(moments.third), variance)
-        # Every core has jobs of its own: as if it were a column.
-        alone = (array.reshape(len(array), -1, 1) for array in (mean, jnp.zeros_like(mean), variance))
-        return expected_rounds(CoreTimes(*alone, skew.reshape(len(skew), -1)), cols * rows)
-
-    if not arch.inter_balance:
-        return cores(moments, jnp.arange(filters), jnp.tile(jnp.arange(jobs) % rows, (rounds, 1)))
-
-    def drawn(gaussian: Array) -> Array:
-        deviations = loads.deviations(gaussian)
-        values = jax.lax.stop_gradient(loads.at(deviations))
-        order = _order(values.sum(1))
-        placed = _place(jnp.pad(values[order], ((0, rounds * cols - filters), (0, 0))).reshape(rounds, cols, jobs), rows)
-        return cores(moments.given_load(loads, deviations), order, placed)
-
-    return _mean_over_draws(drawn, loads, rounds)
+    mean, third = by_core(given.mean[..., 0]), by_core(given.third)
+    variance = jnp.maximum(by_core(given.covariance[..., 0, 0]), 0)
+    alone = mean[..., None], jnp.zeros_like(mean)[..., None], variance[..., None]  # as if each core were a column
+    return expected_rounds(CoreTimes(*alone, skewness(third, variance)), cols * rows)
 
 
-def _order(loads: Float[Array, " filters"]) -> Int[Array, " filters"]:
-    return jnp.argsort(-jax.lax.stop_gradient(loads), stable=True)
+def mean_over_draws(run: Callable[[Array], Array], loads: Loads, rounds: int) -> Array:
+    """Averages what `run` returns for drawn deviations of loads, which come in pairs from opposite Gaussian numbers."""
+    pairs = -(-_DRAWN_ROUNDS // (2 * rounds))
+    gaussian = draw(loads, pairs, jax.random.key(0))
+    both = jnp.concatenate([gaussian, -gaussian])
+    return jax.lax.map(jax.checkpoint(lambda numbers: run(loads.deviations(numbers))), both).mean(0)
+
+
+def draw(loads: Loads, draws: int, key: Array) -> Float[Array, "draws filters *jobs"]:
+    """Draws Gaussian numbers, the same whatever their precision."""
+    return jax.random.normal(key, (draws, *loads.mean.shape), np.float32).astype(loads.mean.dtype)
 
 
 def _place(loads: Float[Array, "rounds cols jobs"], rows: int) -> Int[Array, "rounds jobs"]:
@@ -85,11 +89,3 @@ def _place(loads: Float[Array, "rounds cols jobs"], rows: int) -> Int[Array, "ro
     start = jnp.zeros((rows, loads.shape[1], loads.shape[0]), loads.dtype)
     _, placed = jax.lax.scan(place_next, start, visited.transpose(2, 1, 0))
     return jnp.zeros_like(visits).at[jnp.arange(len(visits))[:, None], visits].set(placed.T)
-
-
-def _mean_over_draws(drawn: Callable[[Array], Array], loads: Loads, rounds: int) -> Array:
-    """Averages over sets of loads; the Gaussian numbers come in pairs of opposite signs."""
-    pairs = -(-_DRAWN_ROUNDS // (2 * rounds))
-    dtype = loads.mean.dtype
-    gaussian = jax.random.normal(jax.random.key(0), (pairs, *loads.mean.shape), np.float32).astype(dtype)
-    return jax.lax.map(jax.checkpoint(drawn), jnp.concatenate([gaussian, -gaussian])).mean(0)

@@ -89,6 +89,9 @@ def chunk_cycles(
     of_segment = np.full((len(segments), most), len(blocks.segment))  # one beyond the last where there is none
     for segment, count in enumerate(per_segment):
         of_segment[segment, :count] = np.flatnonzero(blocks.segment == segment)
+    length = most * lookahead + 1
+    earlier = np.arange(length)[:, None] - np.arange(lookahead + 1)  # cycles before a block that lasts 0, 1, ...
+    possible = (earlier >= 0).astype(np.int8)
 
     @jax.checkpoint
     def one_filter(arguments: tuple[Array, Array]) -> Array:
@@ -96,9 +99,10 @@ def chunk_cycles(
         seen = blocks.take(jnp.moveaxis(windows[:, group, 0].astype(bits.dtype) * bits, 1, 0))  # [blocks, L, B, P, T]
         chances = jnp.pad(block_cycles(jnp.moveaxis(seen, 2, 0), arch), ((0, 0), (0, 1), (1, 0)))
         chances = chances.at[:, -1, 0].set(1)  # a block that is not there lasts no cycle
-        length = most * lookahead + 1
-        sums = jnp.fft.irfft(jnp.fft.rfft(chances[:, of_segment], length).prod(2), length)
-        within = jnp.clip(jnp.cumsum(sums, -1), 0, 1).prod(1)  # [B, cycles]
+        sums = jnp.zeros((len(chances), len(segments), length), chances.dtype).at[..., 0].set(1)
+        for block in of_segment.T:
+            sums = jnp.einsum("bsij,bsj->bsi", sums[..., earlier] * possible, chances[:, block], precision="highest")
+        within = jnp.cumsum(sums, -1).prod(1)  # [B, cycles]
         # A filter without weights lasts no cycle, and any other at least one for each block.
         return jnp.where(jnp.arange(length) < most, (1 - bits).prod(), within)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from phantom_jax.relaxed.rounds import CoreTimes, bend, skewness, standard_deviation
 
@@ -21,6 +21,10 @@ class Loads:
     def sum_jobs(self) -> "Loads":
         """Returns the loads of filters from those of their jobs."""
         return jax.tree.map(lambda array: array.sum(1), self)
+
+    def take(self, filters: Int[Array, " taken"]) -> "Loads":
+        """Returns the loads of some filters, in this order."""
+        return jax.tree.map(lambda array: array[filters], self)
 
     def deviations(self, gaussian: Float[Array, "filters *jobs"]) -> Float[Array, "filters *jobs"]:
         """Returns how far loads are from their mean, in standard deviations, for standard Gaussian numbers."""
@@ -48,6 +52,11 @@ class Moments:
         summed = (array.sum(2) for array in (self.mean, self.covariance, self.with_load, self.third))
         least = self.least if self.absent.shape[1] == 1 else jnp.zeros_like(self.least)  # of several, unknown
         return Moments(*summed, self.absent.prod(1), least)
+
+    def take(self, filters: Int[Array, " taken"]) -> "Moments":
+        """Returns the moments of some filters, in this order."""
+        taken = (array[:, filters] for array in (self.mean, self.covariance, self.with_load, self.third))
+        return Moments(*taken, self.absent[filters], self.least)
 
     def given_load(self, loads: Loads, deviations: Float[Array, "filters *jobs"]) -> "Moments":
         """Returns the moments given loads so many standard deviations from their mean.

@@ -57,11 +57,11 @@ def skewness(third: Array, variance: Array) -> Array:
     return jnp.clip(ratio, -_MOST_SKEWNESS, _MOST_SKEWNESS)
 
 
-def expected_rounds(times: CoreTimes, per_round: int) -> Float[Array, "*batch"]:
-    """Returns the expected cycles of all rounds, each of `per_round` consecutive filters."""
+def expected_rounds(times: CoreTimes, per_round: int) -> Float[Array, "*batch rounds"]:
+    """Returns the expected cycles of each round, which runs `per_round` consecutive filters."""
     filters, rows = times.mean.shape[-2:]
     if per_round == 1 and rows == 1:
-        return times.mean.sum((-2, -1))
+        return times.mean[..., 0]
     per_round = min(per_round, filters)
     rounds = -(-filters // per_round)
     missing = rounds * per_round - filters
@@ -74,15 +74,15 @@ def expected_rounds(times: CoreTimes, per_round: int) -> Float[Array, "*batch"]:
 
     per_image = jax.checkpoint(jax.vmap(_expected_maximum))
     expected = jax.lax.map(lambda image: per_image(image, present), jax.tree.map(cut, times))
-    return expected.sum(1).reshape(batch)
+    return expected.reshape(*batch, rounds)
 
 
-def expected_rounds_of(within: Float[Array, "batch filters cycles"], per_round: int) -> Float[Array, " batch"]:
-    """Returns the expected cycles of all rounds from the chances of filters to last at most 0, 1, ... cycles."""
+def expected_rounds_of(within: Float[Array, "batch filters cycles"], per_round: int) -> Float[Array, "batch rounds"]:
+    """Returns the expected cycles of each round from the chances of filters to last at most 0, 1, ... cycles."""
     batch, filters, length = within.shape
     missing = -filters % per_round
     rounds = jnp.pad(within, ((0, 0), (0, missing), (0, 0)), constant_values=1).reshape(batch, -1, per_round, length)
-    return (1 - rounds.prod(2)).sum((1, 2))
+    return (1 - rounds.prod(2)).sum(2)
 
 
 def _expected_maximum(times: CoreTimes, present: Bool[Array, " filters"]) -> Float[Array, ""]:

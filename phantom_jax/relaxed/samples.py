@@ -8,31 +8,94 @@ probabilities that they were drawn from, which is 1, and whose gradient makes th
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.relaxed.engine import job_cycles
 from phantom_jax.relaxed.moments import Moments
-from phantom_jax.relaxed.patterns import product
+from phantom_jax.relaxed.patterns import tiled_map
 
-SAMPLES = 64  # kernels of each job
-_SMALLEST = 2.0**-23  # uniform number
+SAMPLES = 64  # of each kernel
+_SMALLEST = 2.0**-23  # uniform number: what is less probable is not drawn, so that no likelihood has a huge gradient
+_TILE_ENTRIES = 1 << 23  # of lookahead masks by columns that are counted together
 
 
-def draw(weights: Float[Array, "*shape"]) -> tuple[Array, Array]:
-    """Draws kernel bits `[samples, *shape]`, with the logarithm of their likelihood, whose value is set to 0."""
-    uniform = jax.random.uniform(jax.random.key(0), (SAMPLES, *weights.shape), np.float32, minval=_SMALLEST)
-    bits = uniform < jax.lax.stop_gradient(weights)
-    # Where a bit was drawn, its probability is above the smallest number.
-    chance = jnp.where(bits, weights, 1 - weights)
-    likelihood = jnp.log(jnp.where(chance > 0, chance, 1))
+def sampled_moments(
+    windows: Float[Array, "batch groups positions chunks pes threads"],
+    weights: Float[Array, "groups chunks slots filters"],
+    axis: str,
+    segments: tuple[tuple[int, int], ...],
+    cells: Int[np.ndarray, " positions"] | None,
+    arch: Phantom2D,
+) -> Moments:
+    """Returns the moments of cycles: of jobs that stream along positions, or of filters that stream along chunks.
+
+    Args:
+        windows: Activation bits, or their probabilities, which are drawn too.
+        weights: Probabilities.
+        axis: What streams run along.
+        segments: Of the streams; each is a cell if there are several.
+        cells: For streams along chunks in one segment, the cell of each position, whose jobs are added up.
+        arch: The accelerator.
+    """
+    batch, groups, positions, chunks = windows.shape[:4]
+    filters = weights.shape[-1]
+    if axis == "positions":  # [groups * K/groups * G, 1, P, T] and [groups * G, B, 1, N, P, T]
+        bits = weights.transpose(0, 3, 1, 2).reshape(-1, 1, arch.pes, arch.threads)
+        streams = windows.transpose(1, 3, 0, 2, 4, 5).reshape(groups * chunks, batch, 1, positions, *windows.shape[4:])
+        of_unit = np.arange(groups * chunks, dtype=np.int32).reshape(groups, 1, chunks)
+        of_unit = np.broadcast_to(of_unit, (groups, filters, chunks)).reshape(-1)
+        of_cell = np.ones((1, 1))
+        shape = (groups * filters, chunks)
+    else:  # [K, G, P, T] and [groups, B, N, G, P, T]
+        assert cells is not None
+        bits = weights.transpose(0, 3, 1, 2).reshape(-1, chunks, arch.pes, arch.threads)
+        streams = windows.swapaxes(0, 1)
+        of_unit = np.repeat(np.arange(groups, dtype=np.int32), filters)
+        of_cell = cells[:, None] == np.arange(cells.max() + 1)
+        shape = (groups * filters,)
+    length = streams.shape[3]
+
+    def one_unit(arguments: tuple[Array, Array, Array]) -> tuple[Array, ...]:
+        chances, stream_index, key_index = arguments
+        stream = streams[stream_index]
+        weight_key, activation_key = jax.random.split(jax.random.fold_in(jax.random.key(0), key_index))
+        kernels, likelihood = _draw(chances, weight_key)
+        if jnp.issubdtype(stream.dtype, jnp.floating):
+            stream, more = _draw(stream, activation_key)
+            likelihood, stream_axis = likelihood + more, 0
+        else:
+            stream_axis = None
+        jobs = jax.vmap(jax.vmap(lambda kernel, masks: job_cycles(kernel, masks, segments, arch), (None, 0)), (None, 0))
+        cycles = jax.vmap(jobs, (0, stream_axis))(kernels, stream).astype(chances.dtype)  # [samples, B, N, segments]
+        # One of the two has a single cell.
+        cycles = jnp.einsum("sbnx,nc->sbcx", cycles, jnp.asarray(of_cell, chances.dtype), precision="highest")
+        return _weighted_moments(cycles.reshape(SAMPLES, batch, -1), kernels.sum((1, 2, 3)), likelihood)
+
+    entries = SAMPLES * batch * streams.shape[2] * length * arch.pes
+    units = np.arange(len(bits), dtype=np.int32)
+    moments = tiled_map(jax.checkpoint(one_unit), (bits, of_unit, units), max(1, _TILE_ENTRIES // entries))
+    moments = [jnp.moveaxis(array, 1, 0).reshape(batch, *shape, *array.shape[2:]) for array in moments]
+    # What is dispatched at least is part of the samples.
+    return Moments(*moments, jnp.zeros(shape, weights.dtype), jnp.zeros(moments[0].shape[-1], weights.dtype))
+
+
+def _draw(chances: Float[Array, "*shape"], key: Array) -> tuple[Array, Array]:
+    """Draws bits `[samples, *shape]`, with the logarithm of the samples' likelihood less its own value."""
+    uniform = jax.random.uniform(key, (SAMPLES, *chances.shape), np.float32, minval=_SMALLEST)
+    bits = uniform < jax.lax.stop_gradient(chances)
+    drawn = jnp.where(bits, chances, 1 - chances)
+    likelihood = jnp.log(drawn).reshape(SAMPLES, -1).sum(1)
     return bits, likelihood - jax.lax.stop_gradient(likelihood)
 
 
-def sampled_moments(cycles: Float[Array, "samples batch cells"], loads: Array, likelihood: Array) -> Moments:
-    """Returns the moments of samples `[samples]` that have these loads and logarithms of likelihood."""
+def _weighted_moments(
+    cycles: Float[Array, "samples batch cells"], loads: Int[Array, " samples"], likelihood: Float[Array, " samples"]
+) -> tuple[Array, Array, Array, Array]:
     weight = jax.nn.softmax(likelihood)
-    mean, load = jnp.tensordot(weight, cycles, 1), jnp.dot(weight, loads)
-    apart, load_apart = cycles - mean, loads - load
+    loads = loads.astype(cycles.dtype)
+    mean = jnp.tensordot(weight, cycles, 1)
+    apart, load_apart = cycles - mean, loads - weight @ loads
     covariance = jnp.einsum("s,sbc,sbd->bcd", weight, apart, apart, precision="highest")
-    return Moments(mean, covariance, jnp.einsum("s,sbc,s->bc", weight, apart, load_apart, precision="highest"))
+    with_load = jnp.einsum("s,sbc,s->bc", weight, apart, load_apart, precision="highest")
+    return mean, covariance, with_load, jnp.tensordot(weight, apart.sum(2) ** 3, 1)
