@@ -17,7 +17,7 @@ from phantom_jax.mesh import place_next
 from phantom_jax.relaxed.moments import Loads, Moments
 from phantom_jax.relaxed.rounds import CoreTimes, expected_rounds, skewness
 
-_DRAWN_ROUNDS = 128  # sets of loads times rounds, at least: a layer of many rounds averages over them by itself
+_DRAWN_ROUNDS = 64  # sets of loads times rounds, at least: a layer of many rounds averages over them by itself
 
 
 def order_filters(loads: Loads, deviations: Array | None) -> Int[Array, " filters"]:
@@ -75,7 +75,7 @@ def mean_over_draws(run: Callable[[Array], Array], loads: Loads, rounds: int) ->
     pairs = -(-_DRAWN_ROUNDS // (2 * rounds))
     gaussian = draw(loads, pairs, jax.random.key(0))
     both = jnp.concatenate([gaussian, -gaussian])
-    return jax.lax.map(jax.checkpoint(lambda numbers: run(loads.deviations(numbers))), both).mean(0)
+    return jax.vmap(lambda numbers: run(loads.deviations(numbers)))(both).mean(0)
 
 
 def draw(loads: Loads, draws: int, key: Array) -> Float[Array, "draws filters *jobs"]:

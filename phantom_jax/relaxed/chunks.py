@@ -13,7 +13,7 @@ from phantom_jax.arch import Phantom2D
 from phantom_jax.relaxed.chain import bins_distribution, count_probabilities
 from phantom_jax.relaxed.moments import Moments
 from phantom_jax.relaxed.patterns import tiled_map
-from phantom_jax.relaxed.rounds import skewness, standard_deviation
+from phantom_jax.relaxed.rounds import multiply_along, skewness, standard_deviation
 
 _SHIFT = 2.0**-6  # step of a derivative, along the variances of bits
 _TILE_UNITS = 128  # PEs' blocks that are stepped together
@@ -61,7 +61,8 @@ def block_cycles(
     *batch, lookahead, pes, width = counts.shape
     entries = jnp.moveaxis(counts.reshape(-1, lookahead, pes, width), (1, 3), (0, 1)).reshape(lookahead, width, -1)
     bins = bins_distribution(entries, arch.selector)
-    within = jnp.cumsum(bins, 1)[:, 1:-1].reshape(*batch, pes, lookahead - 1).prod(-2)  # all PEs, in 1, 2, ... bins
+    within = jnp.cumsum(bins, 1)[:, 1:-1].reshape(*batch, pes, lookahead - 1)  # in 1, 2, ... bins
+    within = multiply_along(within, -2)  # all PEs
     return jnp.diff(within, axis=-1, prepend=0, append=1)  # a block without work lasts a cycle too
 
 
@@ -102,9 +103,9 @@ def chunk_cycles(
         sums = jnp.zeros((len(chances), len(segments), length), chances.dtype).at[..., 0].set(1)
         for block in of_segment.T:
             sums = jnp.einsum("bsij,bsj->bsi", sums[..., earlier] * possible, chances[:, block], precision="highest")
-        within = jnp.cumsum(sums, -1).prod(1)  # [B, cycles]
+        within = multiply_along(jnp.cumsum(sums, -1), 1)  # [B, cycles]
         # A filter without weights lasts no cycle, and any other at least one for each block.
-        return jnp.where(jnp.arange(length) < most, (1 - bits).prod(), within)
+        return jnp.where(jnp.arange(length) < most, multiply_along((1 - bits).reshape(-1), 0), within)
 
     units = len(windows) * len(blocks.segment) * arch.pes
     return jnp.moveaxis(_map_filters(one_filter, weights, units, arch), 0, 1)
@@ -173,7 +174,7 @@ def chunk_moments(
         skew = skewness(third.sum(1), jnp.maximum(variance, 0).sum(1))  # [B, blocks]
         third = (skew * standard_deviation(by_block.sum((1, 2))) ** 3).sum(1)
         # A filter without weights is not dispatched: it would have lasted a cycle for each block.
-        absent = (1 - bits).prod()
+        absent = multiply_along((1 - bits).reshape(-1), 0)
         lasted = total(mean)
         product = in_cell_blocks[:, None] * in_cell_blocks
         beyond = in_cell_blocks[:, None] * (lasted - in_cell_blocks)[:, None]

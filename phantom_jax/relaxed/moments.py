@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from phantom_jax.relaxed.rounds import CoreTimes, bend, skewness, standard_deviation
+from phantom_jax.relaxed.rounds import CoreTimes, bend, multiply_along, skewness, standard_deviation
 
 
 @jax.tree_util.register_dataclass
@@ -51,7 +51,7 @@ class Moments:
         """Adds up independent jobs of a filter, which one core runs after the other."""
         summed = (array.sum(2) for array in (self.mean, self.covariance, self.with_load, self.third))
         least = self.least if self.absent.shape[1] == 1 else jnp.zeros_like(self.least)  # of several, unknown
-        return Moments(*summed, self.absent.prod(1), least)
+        return Moments(*summed, multiply_along(self.absent, 1), least)
 
     def take(self, filters: Int[Array, " taken"]) -> "Moments":
         """Returns the moments of some filters, in this order."""

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 LARGEST = 12  # bits of a table; more are sampled
-_TILE_BYTES = 1 << 22  # of the largest intermediate result
+_TILE_BYTES = 1 << 25  # of the largest intermediate result
 
 
 def pattern_bits(slots: int) -> Int[np.ndarray, "slots patterns"]:

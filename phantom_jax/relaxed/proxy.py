@@ -22,7 +22,7 @@ from phantom_jax.relaxed.balance import draw, mean_over_draws, order_filters, ru
 from phantom_jax.relaxed.chain import has_chain
 from phantom_jax.relaxed.chunks import Blocks, chunk_cycles, chunk_moments
 from phantom_jax.relaxed.moments import Loads, Moments
-from phantom_jax.relaxed.rounds import expected_rounds_of
+from phantom_jax.relaxed.rounds import expected_rounds_of, multiply_along
 from phantom_jax.relaxed.samples import sampled_moments
 from phantom_jax.simulate import check_layers
 
@@ -359,17 +359,18 @@ def _extend(plan: Plan, tables: Any, slots: Array) -> Moments:
         if spread is not None:
             products += spread[:, first] * jnp.asarray(first == second, table.dtype)[:, None]
             cube += 3 * total * spread.sum(1, keepdims=True) * scale**2
-        every = jnp.concatenate([table, products, table * jnp.asarray(ones, table.dtype), total**2, cube], 1)
+        every = jnp.concatenate([table, products, table * jnp.asarray(ones, table.dtype), cube], 1)
         return every.reshape(-1, every.shape[-1])
 
-    ends = np.cumsum([cells, len(pairs), cells, 2])
+    ends = np.cumsum([cells, len(pairs), cells, 1])
     occupied = slots[:, :, : plan.slots].reshape(-1, plan.slots, slots.shape[-1])
     units = jax.tree.map(lambda table: table.reshape(-1, *table.shape[2:]), tables)
     extended = patterns.extend_all(columns, units, occupied, batch * int(ends[-1]))
     extended = _by_filter(extended.reshape(*slots.shape[:2], slots.shape[3], batch, -1))
-    mean, products, with_ones, powers = jnp.split(jnp.moveaxis(extended, 2, 0), ends[:-1], -1)
+    mean, products, with_ones, cube = jnp.split(jnp.moveaxis(extended, 2, 0), ends[:-1], -1)
     total = mean.sum(-1) * scale
-    third = (powers[..., 1] - 3 * total * powers[..., 0] + 2 * total**3) / scale**3
+    total_square = products @ jnp.asarray(np.where(first == second, 1, 2), slots.dtype) * scale**2
+    third = (cube[..., 0] - 3 * total * total_square + 2 * total**3) / scale**3
     square = np.zeros((cells, cells), int)
     square[first, second] = square[second, first] = np.arange(len(pairs))
     covariance = products - patterns.product(mean[..., first], mean[..., second])
@@ -378,6 +379,6 @@ def _extend(plan: Plan, tables: Any, slots: Array) -> Moments:
         covariance[..., square],
         with_ones - patterns.product(mean, _by_filter(slots.sum(2))[..., None]),
         third,
-        absent=_by_filter((1 - slots).prod(2)),
+        absent=_by_filter(multiply_along(1 - slots, 2)),
         least=jnp.asarray(np.bincount(Blocks.of(plan.segments, plan.arch.lookahead).segment), slots.dtype),
     )

@@ -8,17 +8,18 @@ hard maximum.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(32)
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(24)
 _MOST_SKEWNESS = 2.0
 _REACH = 5.0  # standard deviations around a core's mean that the integral spans
-_SHARED = np.linspace(-3.6, 3.6, 13)  # of a shared part, in standard deviations
-_SHARED_WEIGHTS = np.exp(-(_SHARED**2) / 2) / np.exp(-(_SHARED**2) / 2).sum()
+_SHARED, _SHARED_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)  # of a shared part, in standard deviations
+_SHARED_WEIGHTS /= _SHARED_WEIGHTS.sum()
 
 
 @jax.tree_util.register_dataclass
@@ -30,6 +31,16 @@ class CoreTimes:
     shared: Float[Array, "*batch filters rows"]  # standard deviation of what the rows have in common
     variance: Float[Array, "*batch filters rows"]  # of what each has of its own
     skewness: Float[Array, "*batch filters"]  # of what they have in common, or of a single row
+
+
+def multiply_along(array: Array, axis: int) -> Array:
+    """Returns the product along an axis, by halves: XLA turns it, and its gradient, into far better code than `prod`."""
+    array = jnp.moveaxis(array, axis, 0)
+    while len(array) > 1:
+        half = len(array) // 2
+        pairs = array[:half] * array[half : 2 * half]
+        array = pairs if len(array) % 2 == 0 else jnp.concatenate([pairs, array[2 * half :]])
+    return array[0]
 
 
 def standard_deviation(variance: Array) -> Array:
@@ -46,7 +57,7 @@ def bend(gaussian: Array, skewness: Array) -> Array:
 
 def unbend(values: Array, skewness: Array) -> Array:
     """Returns the standard Gaussian values that `bend` takes to these; below what it can give, still monotone."""
-    root = jnp.cbrt(jnp.maximum(1 + skewness * values / 2, 1e-3))
+    root = jnp.exp(jnp.log(jnp.maximum(1 + skewness * values / 2, 1e-3)) / 3)  # much faster than a cube root
     return 3 * values / (root**2 + root + 1) + skewness / 6
 
 
@@ -72,8 +83,7 @@ def expected_rounds(times: CoreTimes, per_round: int) -> Float[Array, "*batch ro
         array = jnp.pad(array, [(0, 0)] * len(batch) + [(0, missing)] + [(0, 0)] * (array.ndim - len(batch) - 1))
         return array.reshape(-1, rounds, per_round, *array.shape[len(batch) + 1 :])
 
-    per_image = jax.checkpoint(jax.vmap(_expected_maximum))
-    expected = jax.lax.map(lambda image: per_image(image, present), jax.tree.map(cut, times))
+    expected = jax.vmap(jax.vmap(_expected_maximum), (0, None))(jax.tree.map(cut, times), present)
     return expected.reshape(*batch, rounds)
 
 
@@ -82,7 +92,7 @@ def expected_rounds_of(within: Float[Array, "batch filters cycles"], per_round: 
     batch, filters, length = within.shape
     missing = -filters % per_round
     rounds = jnp.pad(within, ((0, 0), (0, missing), (0, 0)), constant_values=1).reshape(batch, -1, per_round, length)
-    return (1 - rounds.prod(2)).sum(2)
+    return (1 - multiply_along(rounds, 2)).sum(2)
 
 
 def _expected_maximum(times: CoreTimes, present: Bool[Array, " filters"]) -> Float[Array, ""]:
@@ -100,14 +110,14 @@ def _expected_maximum(times: CoreTimes, present: Bool[Array, " filters"]) -> Flo
         below = _below(distance, own[..., None], skew[..., None])[:, 0]
     else:
         shared = times.shared * bend(jnp.asarray(_SHARED, dtype)[:, None, None], skew)  # [shared, filters, rows]
-        given_shared = _below(distance - shared[..., None], own[..., None], jnp.zeros((), dtype)).prod(2)
-        below = jnp.tensordot(jnp.asarray(_SHARED_WEIGHTS, dtype), given_shared, 1)
-    below = jnp.where(there, below, 1).prod(0)
+        given_shared = _below(distance - shared[..., None], own[..., None], jnp.zeros((), dtype))
+        below = jnp.tensordot(jnp.asarray(_SHARED_WEIGHTS, dtype), multiply_along(given_shared, 2), 1)
+    below = multiply_along(jnp.where(there, below, 1), 0)
     return high - (high - low) * (jnp.asarray(_NODE_WEIGHTS / 2, dtype) * below).sum()
 
 
 def _below(distance: Array, deviation: Array, skew: Array) -> Array:
     """Returns the probability that a part of mean 0 stays below; of one without variance, 0 or 1."""
     spread = deviation > 0
-    chance = jax.scipy.special.ndtr(unbend(distance / jnp.where(spread, deviation, 1), skew))
+    chance = 0.5 + 0.5 * jax.lax.erf(math.sqrt(0.5) * unbend(distance / jnp.where(spread, deviation, 1), skew))
     return jnp.where(spread, chance, (distance >= 0).astype(distance.dtype))
