@@ -75,7 +75,7 @@ def lower_weights(layer: Layer, arch: Phantom2D) -> Kernels:
 
 
 def kernel_matrix(weights: Any, groups: int) -> Any:
-    """Returns weights `[*kernel, Cin/groups, K]`, of NumPy or JAX, as a matrix `[groups, Rd, K/groups]` of each group."""
+    """Returns weights `[*kernel, Cin/groups, K]`, of NumPy or JAX, as matrices `[groups, Rd, K/groups]`."""
     taps = tuple(reversed(range(weights.ndim - 2)))
     matrix = weights.transpose(weights.ndim - 2, *taps, weights.ndim - 1)  # [Cin/groups, *reversed kernel, K]
     return matrix.reshape(-1, groups, matrix.shape[-1] // groups).swapaxes(0, 1)

@@ -92,7 +92,9 @@ def automaton(selector: str, threads: int, lookahead: int, most: int) -> Automat
             else:
                 fits = next((index for index, free in enumerate(state) if count <= free), None)
                 kept = state
-            bins = (*kept, threads - count) if fits is None else (*state[:fits], state[fits] - count, *state[fits + 1 :])
+            bins = (
+                (*kept, threads - count) if fits is None else (*state[:fits], state[fits] - count, *state[fits + 1 :])
+            )
             target = tuple(free for free in bins if free)
             if target not in states and depth[len(after) - 1] < lookahead:
                 states[target] = len(states)

@@ -36,9 +36,7 @@ def run_filters(
     return expected_rounds(given.core_times(), per_round)
 
 
-def run_jobs(
-    moments: Moments, loads: Loads, deviations: Array | None, arch: Phantom2D
-) -> Float[Array, "batch rounds"]:
+def run_jobs(moments: Moments, loads: Loads, deviations: Array | None, arch: Phantom2D) -> Float[Array, "batch rounds"]:
     """Returns the expected cycles of rounds whose rows share out the jobs of filters in order.
 
     Args:

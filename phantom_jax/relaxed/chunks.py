@@ -128,8 +128,8 @@ def chunk_moments(
 ) -> Moments:
     """Returns the moments of every filter's cycles, its jobs added up within cells.
 
-    Those of a single position are exact. Positions meet the same weight bits: the part of their cycles that is linear in
-    the number of effectual bits is correlated as those numbers are; the rest less so, as the cube, which is what
+    Those of a single position are exact. Positions meet the same weight bits: the part of their cycles that is linear
+    in the number of effectual bits is correlated as those numbers are; the rest less so, as the cube, which is what
     measurements suggest.
 
     Args:

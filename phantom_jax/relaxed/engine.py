@@ -25,7 +25,9 @@ def windows(layer: Layer, arch: Phantom2D) -> Array:
     if layer.is_conv:
         zero = jnp.zeros((), values.dtype)
         inside = zip(layer.padding, layer.input_dilation, strict=True)
-        values = jax.lax.pad(values, zero, [(0, 0, 0), *((low, high, step - 1) for (low, high), step in inside), (0, 0, 0)])
+        values = jax.lax.pad(
+            values, zero, [(0, 0, 0), *((low, high, step - 1) for (low, high), step in inside), (0, 0, 0)]
+        )
         kernel = layer.weights.shape[:-2]
         taps = [tap_slices(layer, kernel_index(kernel, tap)) for tap in range(int(np.prod(kernel)))]
         values = jnp.stack([values[:, *slices].reshape(batch, -1, channels) for slices in taps], -1)

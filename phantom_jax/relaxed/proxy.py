@@ -109,8 +109,8 @@ def expected_cycles(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Float[A
         arch: The accelerator.
 
     Returns:
-        Expected cycles `[layers, B]`. Inside of `jit`, where values cannot be refused, layers with probabilities outside
-        of [0, 1] have NaN.
+        Expected cycles `[layers, B]`. Inside of `jit`, where values cannot be refused, layers with probabilities
+        outside of [0, 1] have NaN.
 
     Raises:
         ValueError: There is no layer, something is not a layer, layers differ in B, `arch` is not an accelerator, or a
@@ -167,11 +167,17 @@ def expected_cycles_from(
     """
     if not isinstance(calibration, Calibration):
         raise ValueError(f"calibration must be what calibrate returned, got {calibration!r}.")
-    if hasattr(weights, "shape") and len(calibration.layers) == 1 and weights.ndim == len(calibration.layers[0].plan.weights_shape):
+    if (
+        hasattr(weights, "shape")
+        and len(calibration.layers) == 1
+        and weights.ndim == len(calibration.layers[0].plan.weights_shape)
+    ):
         weights = [weights]
     weights = list(weights)
     if len(weights) != len(calibration.layers):
-        raise ValueError(f"weights must hold an array for each of {len(calibration.layers)} layers, got {len(weights)}.")
+        raise ValueError(
+            f"weights must hold an array for each of {len(calibration.layers)} layers, got {len(weights)}."
+        )
     for index, (layer, name, array) in enumerate(zip(calibration.layers, calibration.names, weights, strict=True)):
         if not hasattr(array, "shape") or tuple(array.shape) != layer.plan.weights_shape:
             raise ValueError(
