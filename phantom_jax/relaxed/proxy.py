@@ -62,8 +62,9 @@ class Plan:
 
     @property
     def is_balanced(self) -> bool:
-        """Whether level-2 balance changes anything: a single round takes all filters in any order."""
-        return self.arch.inter_balance and (self.rounds > 1 or self.places_jobs)
+        """Whether level-2 balance changes anything: several filters of several rounds, or jobs of several rows."""
+        orders = self.rounds > 1 and self.per_round > 1
+        return self.arch.inter_balance and (orders or (self.places_jobs and self.arch.rows > 1))
 
     @property
     def has_distribution(self) -> bool:

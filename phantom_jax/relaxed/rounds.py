@@ -34,7 +34,7 @@ class CoreTimes:
 
 
 def multiply_along(array: Array, axis: int) -> Array:
-    """Returns the product along an axis, by halves: XLA makes far better code of it, and its gradient, than of `prod`."""
+    """Returns the product along an axis, by halves: XLA makes better code of it, and its gradient, than of `prod`."""
     array = jnp.moveaxis(array, axis, 0)
     while len(array) > 1:
         half = len(array) // 2
