@@ -82,7 +82,8 @@ def automaton(selector: str, threads: int, lookahead: int, most: int) -> Automat
     depth = [0]
     after: list[list[int]] = []
     opens: list[list[int]] = []
-    for state in (reached := [()]):
+    reached: list[tuple[int, ...]] = [()]
+    for state in reached:  # grows on the way
         after.append([])
         opens.append([])
         for count in range(1, threads + 1):

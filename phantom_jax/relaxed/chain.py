@@ -44,7 +44,7 @@ def bins_distribution(
         stop = min(start + _STAGE, lookahead)
         smaller, layout = layout, _layout(selector, threads, lookahead, stop)
         states = layout.enlarge(states, smaller)
-        states = _run(states, counts[start:stop].transpose(0, 2, 1), layout)
+        states = jnp.asarray(_run(states, counts[start:stop].transpose(0, 2, 1), layout))
     assert layout is not None
     return states.reshape(-1, layout.bins, layout.states).sum(2)
 

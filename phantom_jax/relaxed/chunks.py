@@ -188,4 +188,5 @@ def chunk_moments(
 
     units = batch * positions * len(blocks.segment) * arch.pes
     *moments, absent = _map_filters(one_filter, weights, units, arch)
-    return Moments(*(jnp.moveaxis(array, 0, 1) for array in moments), absent, in_cell_blocks)
+    mean, covariance, with_load, third = (jnp.moveaxis(array, 0, 1) for array in moments)
+    return Moments(mean, covariance, with_load, third, absent, in_cell_blocks)

@@ -49,14 +49,18 @@ class Moments:
 
     def sum_jobs(self) -> "Moments":
         """Adds up independent jobs of a filter, which one core runs after the other."""
-        summed = (array.sum(2) for array in (self.mean, self.covariance, self.with_load, self.third))
+        mean, covariance, with_load, third = (
+            array.sum(2) for array in (self.mean, self.covariance, self.with_load, self.third)
+        )
         least = self.least if self.absent.shape[1] == 1 else jnp.zeros_like(self.least)  # of several, unknown
-        return Moments(*summed, multiply_along(self.absent, 1), least)
+        return Moments(mean, covariance, with_load, third, multiply_along(self.absent, 1), least)
 
     def take(self, filters: Int[Array, " taken"]) -> "Moments":
         """Returns the moments of some filters, in this order."""
-        taken = (array[:, filters] for array in (self.mean, self.covariance, self.with_load, self.third))
-        return Moments(*taken, self.absent[filters], self.least)
+        mean, covariance, with_load, third = (
+            array[:, filters] for array in (self.mean, self.covariance, self.with_load, self.third)
+        )
+        return Moments(mean, covariance, with_load, third, self.absent[filters], self.least)
 
     def given_load(self, loads: Loads, deviations: Float[Array, "filters *jobs"]) -> "Moments":
         """Returns the moments given loads so many standard deviations from their mean.

@@ -168,11 +168,7 @@ def expected_cycles_from(
     """
     if not isinstance(calibration, Calibration):
         raise ValueError(f"calibration must be what calibrate returned, got {calibration!r}.")
-    if (
-        hasattr(weights, "shape")
-        and len(calibration.layers) == 1
-        and weights.ndim == len(calibration.layers[0].plan.weights_shape)
-    ):
+    if len(calibration.layers) == 1 and np.shape(weights) == calibration.layers[0].plan.weights_shape:
         weights = [weights]
     weights = list(weights)
     if len(weights) != len(calibration.layers):
@@ -274,7 +270,7 @@ def _layer_cycles(
     spread = slots * (1 - slots)
     jobs = Loads(*(_by_filter(bits.sum(2)) for bits in (slots, spread, spread * (1 - 2 * slots))))
     loads = jobs if plan.places_jobs else jobs.sum_jobs()
-    keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
+    keys = jax.random.split(jax.random.key(0) if key is None else key, 3)
     chunk_key = keys[2] if chunks is not None and chunks < cut.chunks else None
 
     def run(moments: Moments, loads: Loads, deviations: Array | None) -> Array:
