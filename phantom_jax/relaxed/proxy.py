@@ -168,7 +168,7 @@ def expected_cycles_from(
     """
     if not isinstance(calibration, Calibration):
         raise ValueError(f"calibration must be what calibrate returned, got {calibration!r}.")
-    if len(calibration.layers) == 1 and np.shape(weights) == calibration.layers[0].plan.weights_shape:
+    if isinstance(weights, np.ndarray | jax.Array) and weights.shape == calibration.layers[0].plan.weights_shape:
         weights = [weights]
     weights = list(weights)
     if len(weights) != len(calibration.layers):
