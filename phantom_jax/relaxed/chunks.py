@@ -38,9 +38,9 @@ class Blocks:
                 segment.append(index)
         return cls(np.stack(masks), np.array(segment))
 
-    def take(self, stream: Array, fill: float = 0) -> Array:
+    def take(self, stream: Array) -> Array:
         """Brings a stream `[length, ...]` into blocks `[blocks, lookahead, ...]`."""
-        filler = jnp.full((1, *stream.shape[1:]), fill, stream.dtype)
+        filler = jnp.zeros((1, *stream.shape[1:]), stream.dtype)
         return jnp.concatenate([stream, filler])[self.masks]
 
 

@@ -1,5 +1,7 @@
 """Pattern tables of layers: from the exact engine, from traced bits, or as expectations (SPEC 8)."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,23 +30,15 @@ def count_patterns(layer: Layer, cut: Streams, segments: Segments, arch: Phantom
     *kernel, channels, _ = layer.weights.shape
     element = np.arange(layer.reduction).reshape(channels, *kernel[::-1])  # along the reduction axis
     element = element.transpose(*range(len(kernel), 0, -1), 0) % arch.slots
-    one_group = np.where((element < slots)[..., None], bits[element % slots], False)
-    patterns = Layer(
-        weights=np.concatenate([one_group] * cut.groups, axis=-1),
-        activations=np.asarray(layer.activations),
-        **{name: getattr(layer, name) for name in _GEOMETRY},
-    )
-    wide = Streams(cut.groups, cut.chunks, cut.positions, patterns.filters, cut.axis)
-    counter = job_counter(patterns, wide, arch)
+    weights = np.concatenate([bits[element]] * cut.groups, axis=-1)
+    patterns = dataclasses.replace(layer, weights=weights, activations=np.asarray(layer.activations))
+    counter = job_counter(patterns, dataclasses.replace(cut, filters=patterns.filters), arch)
     tables = []
     for image in range(layer.batch):
         cycles = counter.count(image, list(segments)).cycles  # [groups * patterns, J, segments]
         cycles = cycles.reshape(cut.groups, -1, *cycles.shape[1:])
         tables.append(cycles.transpose(0, 2, 3, 1).reshape(-1, len(segments), cycles.shape[1]))
     return np.stack(tables)
-
-
-_GEOMETRY = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
 
 
 def traced_tables(
