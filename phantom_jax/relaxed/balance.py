@@ -1,84 +1,74 @@
 """Level-2 balance of random loads: filters in order, jobs on rows (SPEC 5 and 8.3).
 
 The mesh orders filters and places jobs by the loads that the drawn weights have, not by expected ones. So a few sets of
-loads are drawn around the expected ones, always with the same normal numbers; the schedule follows each of them, and
-what is left to spread core times is their variance given the loads. The schedule is constant for the gradient.
+loads are drawn around the expected ones, always with the same numbers; the schedule follows each of them, and what is
+left to spread core times is their variance given the loads. The schedule is constant for the gradient.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from phantom_jax.arch import Phantom2D
 from phantom_jax.mesh import place_next
-from phantom_jax.relaxed.moments import Loads, Moments
-from phantom_jax.relaxed.rounds import CoreTimes, expected_rounds, skewness
+from phantom_jax.relaxed.moments import Moments
+from phantom_jax.relaxed.plan import Plan
+from phantom_jax.relaxed.rounds import CoreTimes, cut_rounds, expected_rounds, skewness
 
 _DRAWN_ROUNDS = 64  # sets of loads times rounds, at least: a layer of many rounds averages over them by itself
 
 
-def order_filters(loads: Loads, deviations: Array | None) -> Int[Array, " filters"]:
-    """Returns filters by their drawn loads, descending, stable; as they come without a draw."""
-    if deviations is None:
-        return jnp.arange(len(loads.mean))
-    drawn = jax.lax.stop_gradient(loads.at(deviations))
-    return jnp.argsort(-(drawn if drawn.ndim == 1 else drawn.sum(1)), stable=True)
+def draw_uniform(plan: Plan) -> Float[np.ndarray, "draws filters *jobs"]:
+    """Draws what part of their distributions is below the loads of filters, or of their jobs if rows share these out.
+
+    They come in pairs, from opposite sides; in each, the numbers of a job are spread evenly over the filters.
+    """
+    pairs = -(-_DRAWN_ROUNDS // (2 * plan.rounds))
+    filters, jobs = plan.cut.filters, plan.cut.jobs if plan.places_jobs else 1
+    generator = np.random.Generator(np.random.Philox(SEED))
+    strata = generator.permuted(np.tile(np.arange(pairs)[:, None, None], (1, filters, jobs)), axis=0)
+    uniform = (strata + generator.random((pairs, filters, jobs))) / (2 * pairs)
+    uniform = np.where(generator.random(uniform.shape) < 0.5, uniform, 1 - uniform).astype(np.float32)
+    both = np.concatenate([uniform, 1 - uniform])
+    return both if plan.places_jobs else both[..., 0]
 
 
-def run_filters(
-    moments: Moments, loads: Loads, deviations: Array | None, per_round: int
+SEED = 0
+
+
+def order_filters(loads: Float[Array, "filters *jobs"]) -> Int[Array, " filters"]:
+    """Returns filters by their drawn loads, descending, stable."""
+    return jnp.argsort(-(loads if loads.ndim == 1 else loads.sum(1)), stable=True)
+
+
+def run_rounds(
+    moments: Moments, order: Int[Array, " filters"], loads: Float[Array, "filters *jobs"] | None, plan: Plan
 ) -> Float[Array, "batch rounds"]:
-    """Returns the expected cycles of rounds where each filter, in order, runs on a column, or core, of its own."""
-    given = moments if deviations is None else moments.given_load(loads, deviations)
-    return expected_rounds(given.core_times(), per_round)
-
-
-def run_jobs(moments: Moments, loads: Loads, deviations: Array | None, arch: Phantom2D) -> Float[Array, "batch rounds"]:
-    """Returns the expected cycles of rounds whose rows share out the jobs of filters in order.
+    """Returns the expected cycles of each round.
 
     Args:
-        moments: Of jobs, in a single cell, each with kernel bits of its own.
-        loads: Of jobs.
-        deviations: Of the jobs' loads in a draw; without one, jobs go round the rows.
-        arch: The accelerator.
+        moments: Of filters; of their jobs, each with kernel bits of its own, if rows share these out.
+        order: Filters in the order of rounds.
+        loads: That jobs are placed by; without, they go round the rows.
+        plan: Of the layer.
     """
-    filters, jobs = loads.mean.shape
-    cols, rows = min(arch.cols, filters), min(arch.rows, jobs)
-    rounds = -(-filters // cols)
-    missing = rounds * cols - filters
-    if deviations is None:
-        given, job_rows = moments, jnp.tile(jnp.arange(jobs) % rows, (rounds, 1))
-    else:
-        given = moments.given_load(loads, deviations)
-        drawn = jnp.pad(jax.lax.stop_gradient(loads.at(deviations)), ((0, missing), (0, 0)))
-        job_rows = _place(drawn.reshape(rounds, cols, jobs), rows)
-    on_row = (job_rows[:, None] == jnp.arange(rows)[:, None]).astype(loads.mean.dtype)  # [rounds, rows, J]
+    if not plan.places_jobs:
+        return expected_rounds(jax.tree.map(lambda array: array[:, order], moments.core_times()), plan.per_round)
+    filters, jobs = moments.mean.shape[2:]
+    cols, rows = min(plan.arch.cols, filters), min(plan.arch.rows, jobs)
+    job_rows = jnp.tile(jnp.arange(jobs) % rows, (filters, 1))
+    if loads is not None:
+        placed = _place(cut_rounds(loads[order].T, cols).transpose(1, 2, 0), rows)  # [rounds, J]
+        job_rows = job_rows.at[order].set(jnp.repeat(placed, cols, 0)[:filters])
+    on_row = (job_rows[:, None] == jnp.arange(rows)[:, None]).astype(moments.mean.dtype)  # [K, rows, J]
 
-    def by_core(array: Array) -> Array:  # [B, K, J] -> [B, K * rows]
-        array = jnp.pad(array, ((0, 0), (0, missing), (0, 0))).reshape(-1, rounds, cols, jobs)
-        summed = jnp.einsum("xrj,bxcj->bxcr", on_row, array, precision="highest")
-        return summed.reshape(len(array), -1)[:, : filters * rows]
+    def by_core(array: Array) -> Array:  # [B, K, J] -> [B, K * rows], of which those of a round are consecutive
+        summed = jnp.einsum("krj,bkj->bkr", on_row, array, precision="highest")
+        return summed[:, order].reshape(len(array), -1)
 
-    mean, third = by_core(given.mean[..., 0]), by_core(given.third)
-    variance = jnp.maximum(by_core(given.covariance[..., 0, 0]), 0)
-    alone = mean[..., None], jnp.zeros_like(mean)[..., None], variance[..., None]  # as if each core were a column
-    return expected_rounds(CoreTimes(*alone, skewness(third, variance)), cols * rows)
-
-
-def mean_over_draws(run: Callable[[Array], Array], loads: Loads, rounds: int) -> Array:
-    """Averages what `run` returns for drawn deviations of loads, which come in pairs from opposite Gaussian numbers."""
-    pairs = -(-_DRAWN_ROUNDS // (2 * rounds))
-    gaussian = draw(loads, pairs, jax.random.key(0))
-    both = jnp.concatenate([gaussian, -gaussian])
-    return jax.vmap(lambda numbers: run(loads.deviations(numbers)))(both).mean(0)
-
-
-def draw(loads: Loads, draws: int, key: Array) -> Float[Array, "draws filters *jobs"]:
-    """Draws Gaussian numbers, the same whatever their precision."""
-    return jax.random.normal(key, (draws, *loads.mean.shape), np.float32).astype(loads.mean.dtype)
+    mean, variance = by_core(moments.mean[0]), jnp.maximum(by_core(moments.covariance[0, 0]), 0)
+    skew = jnp.zeros_like(mean) if moments.third is None else skewness(by_core(moments.third), variance)
+    return expected_rounds(CoreTimes(mean, variance, skew), cols * rows)
 
 
 def _place(loads: Float[Array, "rounds cols jobs"], rows: int) -> Int[Array, "rounds jobs"]:

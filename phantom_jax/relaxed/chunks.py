@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int
 from phantom_jax.arch import Phantom2D
 from phantom_jax.relaxed.chain import bins_distribution, count_probabilities
 from phantom_jax.relaxed.moments import Moments
-from phantom_jax.relaxed.patterns import tiled_map
-from phantom_jax.relaxed.rounds import multiply_along, skewness, standard_deviation
+from phantom_jax.relaxed.patterns import bits_by_filter, tiled_map
+from phantom_jax.relaxed.rounds import inverse, multiply_along, skewness, standard_deviation
 
 _SHIFT = 2.0**-6  # step of a derivative, along the variances of bits
 _TILE_UNITS = 128  # PEs' blocks that are stepped together
@@ -114,7 +114,7 @@ def chunk_cycles(
 def _map_filters(one_filter: Callable, weights: Array, units: int, arch: Phantom2D) -> Any:
     """Maps a function of a filter's bits `[G, P, T]` and group over all filters, a few at a time."""
     groups, chunks, _, filters = weights.shape
-    per_filter = weights.transpose(0, 3, 1, 2).reshape(groups * filters, chunks, arch.pes, arch.threads)
+    per_filter = bits_by_filter(weights).reshape(-1, chunks, arch.pes, arch.threads)
     group_of_filter = np.repeat(np.arange(groups, dtype=np.int32), filters)
     return tiled_map(one_filter, (per_filter, group_of_filter), max(1, _TILE_UNITS // units))
 
@@ -124,19 +124,21 @@ def chunk_moments(
     weights: Float[Array, "groups chunks slots filters"],
     segments: tuple[tuple[int, int], ...],
     cells: Int[np.ndarray, " positions"],
+    given_load: bool,
     arch: Phantom2D,
 ) -> Moments:
     """Returns the moments of every filter's cycles, its jobs added up within cells.
 
-    Those of a single position are exact. Positions meet the same weight bits: the part of their cycles that is linear
-    in the number of effectual bits is correlated as those numbers are; the rest less so, as the cube, which is what
-    measurements suggest.
+    Those of a single position are exact. Positions meet the same weight bits: what their cycles have in common to first
+    order, by the derivatives along each bit, is exact too; the rest is taken to be as correlated as the cube of the
+    correlation of their numbers of effectual bits, which is what measurements suggest.
 
     Args:
         windows: Activation bits, or their probabilities.
         weights: Probabilities.
         segments: Of the stream; each is a cell if there are several.
         cells: The cell of each position, where the stream is in one segment.
+        given_load: Whether to prepare for `Moments.given_load`.
         arch: The accelerator.
     """
     batch, positions = windows.shape[0], windows.shape[2]
@@ -152,24 +154,37 @@ def chunk_moments(
     def total(array: Array) -> Array:  # [B, N, blocks] -> [B, cells]
         return jnp.einsum("bnx,cnx->bc", array, in_cell, precision="highest")
 
+    def expected(effectual: Array) -> tuple[Array, tuple[Array, Array]]:
+        mean, variance, third = central_moments(block_cycles(effectual, arch))  # [B, N, blocks]
+        return mean, (variance, third)
+
+    def single(seen: Array, bits: Array, spread: Array) -> tuple[Array, ...]:
+        mean, (variance, third) = expected(seen * bits)
+        with_load = jnp.zeros_like(mean)
+        if given_load:  # the covariance with a sum of independent bits is the derivative along their variances
+            with_load = (expected(seen * (bits + _SHIFT * spread))[0] - mean) / _SHIFT
+        return mean, variance[:, None], with_load, third
+
+    def several(seen: Array, bits: Array, spread: Array) -> tuple[Array, ...]:
+        mean, pull, (variance, third) = jax.vjp(expected, seen * bits, has_aux=True)
+        # The covariance with one of the independent bits is the derivative times the bit's variance.
+        slopes = seen * pull(jnp.ones_like(mean))[0]
+        with_load = jnp.einsum("bnxlpt,xlpt->bnx", slopes, spread, precision="highest")
+        alike = jnp.einsum("bnxlpt,bmxlpt,xlpt->bnmx", seen, seen, spread, precision="highest")
+        linear = jnp.einsum("bnxlpt,bmxlpt,xlpt->bnmx", slopes, slopes, spread, precision="highest")
+        own_alike, own_linear = (jnp.diagonal(array, axis1=1, axis2=2).swapaxes(1, 2) for array in (alike, linear))
+        scale = inverse(standard_deviation(own_alike))  # [B, N, blocks]
+        rest = standard_deviation(jnp.maximum(variance - own_linear, 0))
+        alike = alike * scale[:, :, None] * scale[:, None]
+        return mean, linear + rest[:, :, None] * rest[:, None] * alike**3, with_load, third
+
     @jax.checkpoint
     def one_filter(arguments: tuple[Array, Array]) -> tuple[Array, ...]:
         bits, group = arguments
-        spread = bits * (1 - bits)
         seen = in_blocks(windows[:, group].astype(bits.dtype))
-        bits_of_blocks, spread_of_blocks = blocks.take(bits), blocks.take(spread)
-        mean, variance, third = central_moments(block_cycles(seen * bits_of_blocks, arch))  # [B, N, blocks]
-        # The covariance of a function of independent bits with their sum is its derivative along their variances.
-        shifted, _, _ = central_moments(block_cycles(seen * (bits_of_blocks + _SHIFT * spread_of_blocks), arch))
-        with_load = (shifted - mean) / _SHIFT
-        overlap = jnp.einsum("bnxlpt,bmxlpt,xlpt->bnmx", seen, seen, spread_of_blocks, precision="highest")
-        own = jnp.diagonal(overlap, axis1=1, axis2=2).swapaxes(1, 2)  # [B, N, blocks]
-        some = own > 0
-        inverse = jnp.where(some, 1 / jnp.sqrt(jnp.where(some, own, 1)), 0)
-        linear = with_load * inverse  # standard deviation of the linear part
-        rest = standard_deviation(jnp.maximum(variance - linear**2, 0))
-        alike = overlap * inverse[:, :, None] * inverse[:, None]
-        covariance = linear[:, :, None] * linear[:, None] * alike + rest[:, :, None] * rest[:, None] * alike**3
+        moments = single if positions == 1 else several
+        mean, covariance, with_load, third = moments(seen, blocks.take(bits), blocks.take(bits * (1 - bits)))
+        variance = jnp.diagonal(covariance, axis1=1, axis2=2).swapaxes(1, 2)
         by_block = jnp.einsum("bnmx,cnx,dmx->bcdx", covariance, in_cell, in_cell, precision="highest")
         skew = skewness(third.sum(1), jnp.maximum(variance, 0).sum(1))  # [B, blocks]
         third = (skew * standard_deviation(by_block.sum((1, 2))) ** 3).sum(1)
@@ -183,10 +198,9 @@ def chunk_moments(
             by_block.sum(3) + absent * ((1 - absent) * product + beyond + beyond.swapaxes(1, 2)),
             total(with_load) + absent * bits.sum() * in_cell_blocks,
             third,
-            absent,
         )
 
     units = batch * positions * len(blocks.segment) * arch.pes
-    *moments, absent = _map_filters(one_filter, weights, units, arch)
-    mean, covariance, with_load, third = (jnp.moveaxis(array, 0, 1) for array in moments)
-    return Moments(mean, covariance, with_load, third, absent, in_cell_blocks)
+    moments = _map_filters(one_filter, weights, units, arch)  # [K, B, ...]
+    mean, covariance, with_load, third = (array.transpose(*range(2, array.ndim), 1, 0) for array in moments)
+    return Moments(mean, covariance, in_cell_blocks, with_load, third)

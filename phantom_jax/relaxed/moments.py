@@ -4,35 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from phantom_jax.relaxed.rounds import CoreTimes, bend, multiply_along, skewness, standard_deviation
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Loads:
-    """Numbers of non-zero weights, of filters or of their jobs: sums of independent bits."""
-
-    mean: Float[Array, "filters *jobs"]
-    variance: Float[Array, "filters *jobs"]
-    third: Float[Array, "filters *jobs"]  # central moment
-
-    def sum_jobs(self) -> "Loads":
-        """Returns the loads of filters from those of their jobs."""
-        return jax.tree.map(lambda array: array.sum(1), self)
-
-    def take(self, filters: Int[Array, " taken"]) -> "Loads":
-        """Returns the loads of some filters, in this order."""
-        return jax.tree.map(lambda array: array[filters], self)
-
-    def deviations(self, gaussian: Float[Array, "filters *jobs"]) -> Float[Array, "filters *jobs"]:
-        """Returns how far loads are from their mean, in standard deviations, for standard Gaussian numbers."""
-        return bend(gaussian, skewness(self.third, self.variance))
-
-    def at(self, deviations: Float[Array, "filters *jobs"]) -> Float[Array, "filters *jobs"]:
-        """Returns the loads that are so many standard deviations from their mean."""
-        return self.mean + standard_deviation(self.variance) * deviations
+from phantom_jax.relaxed.loads import Drawn, Loads
+from phantom_jax.relaxed.rounds import CoreTimes, RowTimes, inverse, skewness, standard_deviation
 
 
 @jax.tree_util.register_dataclass
@@ -40,67 +15,46 @@ class Loads:
 class Moments:
     """First and second moments of cycles in the cells (segments or rows) that run the same kernel bits."""
 
-    mean: Float[Array, "batch filters *jobs cells"]
-    covariance: Float[Array, "batch filters *jobs cells cells"]
-    with_load: Float[Array, "batch filters *jobs cells"]  # covariance of cycles with the load
-    third: Float[Array, "batch filters *jobs"]  # third central moment of the cycles of all cells together
-    absent: Float[Array, "filters *jobs"]  # chance that nothing is dispatched, for want of a weight
-    least: Float[Array, " cells"]  # cycles if anything is: one for each block
+    mean: Float[Array, "cells batch filters *jobs"]
+    covariance: Float[Array, "cells cells batch filters *jobs"]
+    least: Float[Array, " cells"]  # cycles if there is any weight: one for each block
+    with_load: Float[Array, "cells batch filters *jobs"] | None  # covariance of cycles with the load, to be given that
+    third: Float[Array, "batch filters *jobs"] | None  # third central moment of all cells together; None if it is 0
 
     def sum_jobs(self) -> "Moments":
         """Adds up independent jobs of a filter, which one core runs after the other."""
-        mean, covariance, with_load, third = (
-            array.sum(2) for array in (self.mean, self.covariance, self.with_load, self.third)
-        )
-        least = self.least if self.absent.shape[1] == 1 else jnp.zeros_like(self.least)  # of several, unknown
-        return Moments(mean, covariance, with_load, third, multiply_along(self.absent, 1), least)
+        least = self.least if self.mean.shape[-1] == 1 else jnp.zeros_like(self.least)  # of several, unknown
+        sums = (None if array is None else array.sum(-1) for array in (self.with_load, self.third))
+        return Moments(self.mean.sum(-1), self.covariance.sum(-1), least, *sums)
 
-    def take(self, filters: Int[Array, " taken"]) -> "Moments":
-        """Returns the moments of some filters, in this order."""
-        mean, covariance, with_load, third = (
-            array[:, filters] for array in (self.mean, self.covariance, self.with_load, self.third)
-        )
-        return Moments(mean, covariance, with_load, third, self.absent[filters], self.least)
-
-    def given_load(self, loads: Loads, deviations: Float[Array, "filters *jobs"]) -> "Moments":
-        """Returns the moments given loads so many standard deviations from their mean.
-
-        Cycles are the least ones, if there is any load, and others that are linear in the load.
-        """
-        load = jnp.maximum(loads.at(deviations), 0)
-        absent = self.absent[..., None]
-        mean = self.mean - self.least * (1 - absent)
-        with_absent = self.least[:, None] * (self.mean * absent)[..., None, :]
-        covariance = self.covariance - with_absent - with_absent.swapaxes(-1, -2)
-        covariance += self.least[:, None] * self.least * (absent * (1 - absent))[..., None]
-        with_load = self.with_load - self.least * loads.mean[..., None] * absent
-        scale = _inverse(standard_deviation(loads.variance))
-        slope = with_load * scale[..., None]
-        share = load * _inverse(loads.mean)  # a load of one is one part of the expected load's variance
-        third = self.third - (slope.sum(-1) * scale) ** 3 * loads.third
-        return Moments(
-            jnp.maximum(mean + slope * deviations[..., None], 0) + self.least * jnp.minimum(load, 1)[..., None],
-            (covariance - slope[..., :, None] * slope[..., None, :]) * share[..., None, None],
-            jnp.zeros_like(with_load),
-            jnp.where(self.least.sum() > 0, 0, third * share),
-            self.absent,
-            self.least,
-        )
+    def given_load(self, loads: Loads, drawn: Drawn) -> "Moments":
+        """Returns the moments given drawn loads: the least cycles, if there is any, and others linear in the load."""
+        assert self.with_load is not None
+        absent = loads.absent
+        least = self.least.reshape(-1, *(1,) * (self.mean.ndim - 1))
+        mean = self.mean - least * (1 - absent)
+        with_absent = least[:, None] * (self.mean * absent)
+        covariance = self.covariance - with_absent - with_absent.swapaxes(0, 1)
+        covariance += least[:, None] * least * (absent * (1 - absent))
+        with_load = self.with_load - least * (loads.mean * absent)
+        slope = with_load * inverse(standard_deviation(loads.variance))
+        share = drawn.load * inverse(loads.mean)  # a load of one is one part of the expected load's variance
+        expected = jnp.maximum(mean + slope * drawn.deviation, 0) + least * drawn.present
+        return Moments(expected, (covariance - slope[:, None] * slope) * share, self.least, with_load=None, third=None)
 
     def core_times(self) -> CoreTimes:
-        """Splits each cell's variance into what it shares with the other cells, and a part of its own."""
-        variance = jnp.maximum(jnp.diagonal(self.covariance, axis1=-2, axis2=-1), 0)
-        skew = skewness(self.third, jnp.maximum(self.covariance.sum((-2, -1)), 0))
-        cells = self.mean.shape[-1]
+        """Returns the time of the core that runs each filter, or of the slowest core where cells are cores."""
+        variance = jnp.maximum(jnp.stack([self.covariance[cell, cell] for cell in range(len(self.mean))]), 0)
+        skew = jnp.zeros_like(self.mean[0])
+        if self.third is not None:
+            skew = skewness(self.third, jnp.maximum(self.covariance.sum((0, 1)), 0))
+        cells = len(self.mean)
         if cells == 1:
-            return CoreTimes(self.mean, jnp.zeros_like(self.mean), variance, skew)
-        # Where one factor is all that cells share, its part in a cell is as the cell's covariance with the others.
-        with_others = jnp.maximum(self.covariance.sum(-1) - variance, 0)
-        factor = _inverse(standard_deviation(with_others.sum(-1, keepdims=True) * ((cells - 1) / cells)))
-        shared = jnp.minimum(with_others * factor, standard_deviation(variance))
-        return CoreTimes(self.mean, shared, jnp.maximum(variance - shared**2, 0), skew)
-
-
-def _inverse(values: Array) -> Array:
-    """Returns 1 / values, and 0 where they are 0."""
-    return jnp.where(values > 0, 1 / jnp.where(values > 0, values, 1), 0)
+            return CoreTimes(self.mean[0], variance[0], skew)
+        # A cell's cycles follow the mean over cells, up to a part of their own, which shows in its difference from it.
+        with_mean = self.covariance.mean(0)
+        apart = jnp.maximum(variance - with_mean**2 * inverse(with_mean.mean(0)), 0)
+        apart_of_all = apart.sum(0) / (cells - 1)
+        own = apart_of_all if cells == 2 else (apart - apart_of_all / cells) * (cells / (cells - 2))
+        own = jnp.clip(own, 0, variance)
+        return RowTimes(self.mean, standard_deviation(variance - own), own, skew).slowest()

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-LARGEST = 12  # bits of a table; more are sampled
+from phantom_jax.relaxed.moments import Moments
+
 _TILE_BYTES = 1 << 25  # of the largest intermediate result
 
 
@@ -28,6 +29,12 @@ def pattern_probabilities(weights: Float[Array, "slots filters"]) -> Float[Array
     for bit in weights:  # later ones are more significant
         patterns = jnp.concatenate([patterns * (1 - bit)[:, None], patterns * bit[:, None]], 1)
     return patterns
+
+
+def bits_by_filter(weights: Float[Array, "groups chunks slots filters"]) -> Float[Array, "all_filters chunks slots"]:
+    """Brings bits into the order of filters, those of a group being consecutive."""
+    groups, chunks, slots, filters = weights.shape
+    return weights.transpose(0, 3, 1, 2).reshape(groups * filters, chunks, slots)
 
 
 def extend(
@@ -91,3 +98,61 @@ def product(a: Array, b: Array) -> Array:
     rounded = a * b
     info = jnp.finfo(rounded.dtype)
     return jax.lax.reduce_precision(rounded, info.nexp, info.nmant)
+
+
+def pattern_moments(
+    table: Float[Array, "groups chunks batch segments patterns"],
+    spread: Float[Array, "groups chunks batch segments patterns"] | None,
+    weights: Float[Array, "groups chunks slots filters"],
+    least: Int[np.ndarray, " segments"],
+    given_load: bool,
+) -> Moments:
+    """Returns the moments of jobs from their tables.
+
+    Args:
+        table: Cycles of each segment, or their means.
+        spread: Their variances, where activations are probabilities.
+        weights: Probabilities of the bits that are occupied.
+        least: Cycles of each segment if a job has any weight.
+        given_load: Whether to prepare for `Moments.given_load`, or else for the third moment.
+    """
+    groups, chunks, batch, cells, _ = table.shape
+    slots, filters = weights.shape[2:]
+    pairs = [(a, b) for a in range(cells) for b in range(a, cells)]
+    first, second = np.array(pairs).T
+    ones = pattern_bits(slots).sum(0)
+    # Cubes of cycles would leave the range of 32 bits.
+    scale = 1 / jnp.maximum(table.sum(3).max(), 1).astype(weights.dtype)
+
+    def columns(arrays: tuple[Array, Array | None]) -> Array:
+        table, spread = arrays  # [B, segments, patterns]
+        products = product(table[:, first], table[:, second])
+        if spread is not None:
+            products += spread[:, first] * jnp.asarray(first == second, table.dtype)[:, None]
+        if given_load:
+            more = table * jnp.asarray(ones, table.dtype)
+        else:
+            total = table.sum(1, keepdims=True) * scale
+            more = total**3
+            if spread is not None:
+                more += 3 * total * spread.sum(1, keepdims=True) * scale**2
+        every = jnp.concatenate([table, products, more], 1)
+        return every.reshape(-1, every.shape[-1])
+
+    ends = np.cumsum([cells, len(pairs), cells if given_load else 1])
+    units = jax.tree.map(lambda array: array.reshape(groups * chunks, *array.shape[2:]), (table, spread, weights))
+    extended = extend_all(columns, units[:2], units[2], batch * int(ends[-1]))
+    extended = extended.reshape(groups, chunks, filters, batch, -1).transpose(4, 3, 0, 2, 1)
+    extended = extended.reshape(-1, batch, groups * filters, chunks)
+    mean, products, more = jnp.split(extended, ends[:-1])
+    square = np.zeros((cells, cells), int)
+    square[first, second] = square[second, first] = np.arange(len(pairs))
+    covariance = (products - product(mean[first], mean[second]))[square]
+    if given_load:
+        with_load, third = more - product(mean, bits_by_filter(weights).sum(2)), None
+    else:
+        total = mean.sum(0) * scale
+        twice = jnp.asarray(np.where(first == second, 1, 2), weights.dtype)
+        total_square = jnp.tensordot(twice, products, 1) * scale**2
+        with_load, third = None, (more[0] - 3 * total * total_square + 2 * total**3) / scale**3
+    return Moments(mean, covariance, jnp.asarray(least, weights.dtype), with_load, third)

@@ -1,10 +1,8 @@
 """Expected cycles of a round: the expected maximum over its cores (SPEC 8.3).
 
-A core's time has a mean, a part of its spread that all cores of a column share because they run the same filter's bits,
-and a part of its own. Each is a Gaussian bent to the skewness that it should have, by the transformation of Wilson and
-Hilferty (1931), which makes it nearly a gamma variable. The maximum's distribution is the product of what the cores'
-distributions are given the shared parts; its mean is an integral by quadrature. As the variances vanish it becomes the
-hard maximum.
+A core's time has a mean, a variance and a skewness; a Gaussian bent to that skewness by the transformation of Wilson
+and Hilferty (1931), which makes it nearly a gamma variable, stands for its distribution. The maximum's distribution is
+the product of the cores'; its mean is an integral by quadrature. As the variances vanish it becomes the hard maximum.
 """
 
 import dataclasses
@@ -15,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(24)
 _MOST_SKEWNESS = 2.0
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(24)  # of the maximum over columns
 _REACH = 5.0  # standard deviations around a core's mean that the integral spans
+_ROW_NODES, _ROW_NODE_WEIGHTS = np.polynomial.legendre.leggauss(12)  # of the maximum over rows
+_ROW_REACH = 4.0
 _SHARED, _SHARED_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)  # of a shared part, in standard deviations
 _SHARED_WEIGHTS /= _SHARED_WEIGHTS.sum()
 
@@ -25,12 +25,48 @@ _SHARED_WEIGHTS /= _SHARED_WEIGHTS.sum()
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CoreTimes:
-    """Times of the cores that run a filter: cores of the rows of a column, one where rows take other filters."""
+    """Times of the cores of filters, of each the slowest."""
 
-    mean: Float[Array, "*batch filters rows"]
-    shared: Float[Array, "*batch filters rows"]  # standard deviation of what the rows have in common
-    variance: Float[Array, "*batch filters rows"]  # of what each has of its own
-    skewness: Float[Array, "*batch filters"]  # of what they have in common, or of a single row
+    mean: Float[Array, "*batch filters"]
+    variance: Float[Array, "*batch filters"]
+    skewness: Float[Array, "*batch filters"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RowTimes:
+    """Times of a column's rows, which run the same filter's bits."""
+
+    mean: Float[Array, "rows *batch filters"]
+    shared: Float[Array, "rows *batch filters"]  # standard deviation of what the rows have in common
+    variance: Float[Array, "rows *batch filters"]  # of what each has of its own
+    skewness: Float[Array, "*batch filters"]  # of what they have in common
+
+    def slowest(self) -> CoreTimes:
+        """Returns the moments of the maximum over rows: given the shared part, whose nodes are then averaged."""
+
+        def column(array: np.ndarray, axes: int) -> Array:  # nodes first, for as many axes
+            return jnp.asarray(array.reshape(-1, *(1,) * axes), self.mean.dtype)
+
+        axes = self.skewness.ndim
+        common = bend(column(_SHARED, axes), self.skewness)  # [shared, *batch, filters]
+        mean = self.mean + self.shared * common[:, None]  # [shared, rows, *batch, filters]
+        own = standard_deviation(self.variance)
+        low, high = (mean - _ROW_REACH * own).max(1), (mean + _ROW_REACH * own).max(1)
+        span = high - low
+        along = span * column((_ROW_NODES + 1) / 2, axes + 1)  # [nodes, shared, *batch, filters]
+        step = span * column(_ROW_NODE_WEIGHTS / 2, axes + 1)
+        below = multiply_along(_below((low + along)[:, :, None] - mean, own), 2)
+        first = span - (step * below).sum(0)  # moments of the maximum above `low`
+        second = span**2 - 2 * (step * along * below).sum(0)
+        variance = jnp.maximum(second - first**2, 0)
+        expected = low + first
+        weights = column(_SHARED_WEIGHTS, axes)
+        mean = expected[0] + (weights * (expected - expected[0])).sum(0)
+        apart = expected - mean
+        spread = (weights * (variance + apart**2)).sum(0)
+        third = (weights * (apart**3 + 3 * apart * variance)).sum(0)
+        return CoreTimes(mean, spread, skewness(third, spread))
 
 
 def multiply_along(array: Array, axis: int) -> Array:
@@ -41,6 +77,11 @@ def multiply_along(array: Array, axis: int) -> Array:
         pairs = array[:half] * array[half : 2 * half]
         array = pairs if len(array) % 2 == 0 else jnp.concatenate([pairs, array[2 * half :]])
     return array[0]
+
+
+def inverse(values: Array) -> Array:
+    """Returns 1 / values, and 0 where they are 0."""
+    return jnp.where(values > 0, 1 / jnp.where(values > 0, values, 1), 0)
 
 
 def standard_deviation(variance: Array) -> Array:
@@ -70,54 +111,49 @@ def skewness(third: Array, variance: Array) -> Array:
 
 def expected_rounds(times: CoreTimes, per_round: int) -> Float[Array, "*batch rounds"]:
     """Returns the expected cycles of each round, which runs `per_round` consecutive filters."""
-    filters, rows = times.mean.shape[-2:]
-    if per_round == 1 and rows == 1:
-        return times.mean[..., 0]
+    *batch, filters = times.mean.shape
+    if per_round == 1:
+        return times.mean
     per_round = min(per_round, filters)
-    rounds = -(-filters // per_round)
-    missing = rounds * per_round - filters
-    present = jnp.asarray((np.arange(rounds * per_round) < filters).reshape(rounds, per_round))
-    batch = times.mean.shape[:-2]
+    present = cut_rounds(jnp.ones(filters, bool), per_round)
 
     def cut(array: Array) -> Array:
-        array = jnp.pad(array, [(0, 0)] * len(batch) + [(0, missing)] + [(0, 0)] * (array.ndim - len(batch) - 1))
-        return array.reshape(-1, rounds, per_round, *array.shape[len(batch) + 1 :])
+        return cut_rounds(array.reshape(-1, filters), per_round)
 
     expected = jax.vmap(jax.vmap(_expected_maximum), (0, None))(jax.tree.map(cut, times), present)
-    return expected.reshape(*batch, rounds)
+    return expected.reshape(*batch, -1)
 
 
 def expected_rounds_of(within: Float[Array, "batch filters cycles"], per_round: int) -> Float[Array, "batch rounds"]:
     """Returns the expected cycles of each round from the chances of filters to last at most 0, 1, ... cycles."""
-    batch, filters, length = within.shape
-    missing = -filters % per_round
-    rounds = jnp.pad(within, ((0, 0), (0, missing), (0, 0)), constant_values=1).reshape(batch, -1, per_round, length)
-    return (1 - multiply_along(rounds, 2)).sum(2)
+    rounds = cut_rounds(within.swapaxes(1, 2), per_round, filler=1)  # [B, cycles, rounds, per_round]
+    return (1 - multiply_along(rounds, -1)).sum(1)
+
+
+def cut_rounds(array: Array, per_round: int, filler: int = 0) -> Array:
+    """Cuts the last axis, of filters, into rounds `[..., rounds, per_round]`, the last one filled up."""
+    missing = [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % per_round)]
+    return jnp.pad(array, missing, constant_values=filler).reshape(*array.shape[:-1], -1, per_round)
 
 
 def _expected_maximum(times: CoreTimes, present: Bool[Array, " filters"]) -> Float[Array, ""]:
     """Returns the expected maximum over the cores of one round, without those of filters that are not there."""
-    mean, skew = times.mean, times.skewness[:, None]
-    dtype = mean.dtype
+    dtype = times.mean.dtype
     own = standard_deviation(times.variance)
-    spread = standard_deviation(times.variance + times.shared**2)
-    there = present[:, None]
-    low = jnp.where(there, mean + spread * bend(jnp.asarray(-_REACH, dtype), skew), -jnp.inf).max()
-    high = jnp.where(there, mean + spread * bend(jnp.asarray(_REACH, dtype), skew), -jnp.inf).max()
+    ends = [
+        jnp.where(present, times.mean + own * bend(jnp.asarray(reach, dtype), times.skewness), -jnp.inf).max()
+        for reach in (-_REACH, _REACH)
+    ]
+    low, high = ends
     at = low + (high - low) * jnp.asarray((_NODES + 1) / 2, dtype)  # [nodes]
-    distance = at - mean[..., None]  # [filters, rows, nodes]
-    if mean.shape[1] == 1:
-        below = _below(distance, own[..., None], skew[..., None])[:, 0]
-    else:
-        shared = times.shared * bend(jnp.asarray(_SHARED, dtype)[:, None, None], skew)  # [shared, filters, rows]
-        given_shared = _below(distance - shared[..., None], own[..., None], jnp.zeros((), dtype))
-        below = jnp.tensordot(jnp.asarray(_SHARED_WEIGHTS, dtype), multiply_along(given_shared, 2), 1)
-    below = multiply_along(jnp.where(there, below, 1), 0)
+    below = _below(at - times.mean[:, None], own[:, None], times.skewness[:, None])  # [filters, nodes]
+    below = multiply_along(jnp.where(present[:, None], below, 1), 0)
     return high - (high - low) * (jnp.asarray(_NODE_WEIGHTS / 2, dtype) * below).sum()
 
 
-def _below(distance: Array, deviation: Array, skew: Array) -> Array:
+def _below(distance: Array, deviation: Array, skew: Array | None = None) -> Array:
     """Returns the probability that a part of mean 0 stays below; of one without variance, 0 or 1."""
     spread = deviation > 0
-    chance = 0.5 + 0.5 * jax.lax.erf(math.sqrt(0.5) * unbend(distance / jnp.where(spread, deviation, 1), skew))
+    values = distance / jnp.where(spread, deviation, 1)
+    chance = 0.5 + 0.5 * jax.lax.erf(math.sqrt(0.5) * (values if skew is None else unbend(values, skew)))
     return jnp.where(spread, chance, (distance >= 0).astype(distance.dtype))

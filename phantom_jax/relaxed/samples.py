@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from phantom_jax.arch import Phantom2D
 from phantom_jax.relaxed.engine import job_cycles
 from phantom_jax.relaxed.moments import Moments
-from phantom_jax.relaxed.patterns import tiled_map
+from phantom_jax.relaxed.patterns import bits_by_filter, tiled_map
 
 SAMPLES = 64  # of each kernel
 _SMALLEST = 2.0**-23  # uniform number: what is less probable is not drawn, so that no likelihood has a huge gradient
@@ -41,7 +41,7 @@ def sampled_moments(
     batch, groups, positions, chunks = windows.shape[:4]
     filters = weights.shape[-1]
     if axis == "positions":  # [groups * K/groups * G, 1, P, T] and [groups * G, B, 1, N, P, T]
-        bits = weights.transpose(0, 3, 1, 2).reshape(-1, 1, arch.pes, arch.threads)
+        bits = bits_by_filter(weights).reshape(-1, 1, arch.pes, arch.threads)
         streams = windows.transpose(1, 3, 0, 2, 4, 5).reshape(groups * chunks, batch, 1, positions, *windows.shape[4:])
         of_unit = np.arange(groups * chunks, dtype=np.int32).reshape(groups, 1, chunks)
         of_unit = np.broadcast_to(of_unit, (groups, filters, chunks)).reshape(-1)
@@ -49,7 +49,7 @@ def sampled_moments(
         shape = (groups * filters, chunks)
     else:  # [K, G, P, T] and [groups, B, N, G, P, T]
         assert cells is not None
-        bits = weights.transpose(0, 3, 1, 2).reshape(-1, chunks, arch.pes, arch.threads)
+        bits = bits_by_filter(weights).reshape(-1, chunks, arch.pes, arch.threads)
         streams = windows.swapaxes(0, 1)
         of_unit = np.repeat(np.arange(groups, dtype=np.int32), filters)
         of_cell = cells[:, None] == np.arange(cells.max() + 1)
@@ -75,9 +75,10 @@ def sampled_moments(
     entries = SAMPLES * batch * streams.shape[2] * length * arch.pes
     units = np.arange(len(bits), dtype=np.int32)
     moments = tiled_map(jax.checkpoint(one_unit), (bits, of_unit, units), max(1, _TILE_ENTRIES // entries))
-    moments = [jnp.moveaxis(array, 1, 0).reshape(batch, *shape, *array.shape[2:]) for array in moments]
-    # What is dispatched at least is part of the samples.
-    return Moments(*moments, jnp.zeros(shape, weights.dtype), jnp.zeros(moments[0].shape[-1], weights.dtype))
+    moments = [array.transpose(*range(2, array.ndim), 1, 0) for array in moments]  # from [units, B, ...]
+    mean, covariance, with_load, third = (array.reshape(*array.shape[:-1], *shape) for array in moments)
+    least = jnp.zeros(len(mean), weights.dtype)  # what is dispatched at least is part of the samples
+    return Moments(mean, covariance, least, with_load, third)
 
 
 def _draw(chances: Float[Array, "*shape"], key: Array) -> tuple[Array, Array]:
