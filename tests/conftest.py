@@ -22,8 +22,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 # Boundary modules are left out: there, bad input must end in their own ValueError and not in beartype's.
+_INNER = ("lowering", "selector", "core", "lanes", "lane_core", "mesh")
+_RELAXED = (
+    "chain",
+    "rounds",
+    "loads",
+    "moments",
+    "patterns",
+    "chunks",
+    "engine",
+    "samples",
+    "tables",
+    "balance",
+    "single",
+)
 install_import_hook(
-    [f"phantom_jax.{name}" for name in ("lowering", "selector", "core", "lanes", "lane_core", "mesh")],
+    [f"phantom_jax.{name}" for name in _INNER] + [f"phantom_jax.relaxed.{name}" for name in _RELAXED],
     "beartype.beartype",
 )
 

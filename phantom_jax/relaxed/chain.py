@@ -29,7 +29,7 @@ def count_probabilities(bits: Float[Array, "*batch threads"]) -> Float[Array, "*
 
 
 def bins_distribution(
-    counts: Float[Array, "lookahead threads+1 units"], selector: str
+    counts: Float[Array, "lookahead counts units"], selector: str
 ) -> Float[Array, "units lookahead+1"]:
     """Returns the distribution of the bins that PEs need for a block, from the distributions of its entries' counts.
 

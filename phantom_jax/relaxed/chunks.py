@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.relaxed.chain import bins_distribution, count_probabilities
@@ -75,7 +75,7 @@ def central_moments(chances: Float[Array, "*batch cycles"]) -> tuple[Array, Arra
 
 
 def chunk_cycles(
-    windows: Float[Array, "batch groups 1 chunks pes threads"],
+    windows: Shaped[Array, "batch groups 1 chunks pes threads"],
     weights: Float[Array, "groups chunks slots filters"],
     segments: tuple[tuple[int, int], ...],
     arch: Phantom2D,
@@ -120,7 +120,7 @@ def _map_filters(one_filter: Callable, weights: Array, units: int, arch: Phantom
 
 
 def chunk_moments(
-    windows: Float[Array, "batch groups positions chunks pes threads"],
+    windows: Shaped[Array, "batch groups positions chunks pes threads"],
     weights: Float[Array, "groups chunks slots filters"],
     segments: tuple[tuple[int, int], ...],
     cells: Int[np.ndarray, " positions"],

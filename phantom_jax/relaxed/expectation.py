@@ -1,6 +1,5 @@
 """From a calibrated layer and its weights' probabilities to expected cycles (SPEC 8)."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -66,8 +65,8 @@ def _all_rounds(calibration: LayerCalibration, slots: Array, chunks: int | None,
 
     def draw(uniform: Array) -> Array:
         drawn = loads.draw(uniform)
-        followed = jax.lax.stop_gradient(drawn.load)
-        return run_rounds(moments.given_load(loads, drawn), order_filters(followed), followed, plan).sum(1)
+        order = order_filters(drawn.followed)
+        return run_rounds(moments.given_load(loads, drawn), order, drawn.followed, plan).sum(1)
 
     return jax.vmap(draw)(calibration.uniform.astype(slots.dtype)).mean(0)
 
@@ -84,7 +83,7 @@ def _sampled_rounds(
         loads = Loads.of(_loads_bits(plan, slots))
         uniform = calibration.uniform[jax.random.randint(draw_key, (), 0, len(calibration.uniform))]
         drawn = loads.draw(uniform.astype(slots.dtype))
-        order = order_filters(jax.lax.stop_gradient(drawn.load))
+        order = order_filters(drawn.followed)
     full = plan.cut.filters // plan.per_round  # rounds; another one, if it is not full, is always taken
     rounds = min(rounds, full)
     chosen = jax.random.choice(round_key, full, (rounds,), replace=False)
@@ -94,7 +93,7 @@ def _sampled_rounds(
     if loads is not None and drawn is not None:
         drawn = drawn.take(taken)
         moments = moments.given_load(loads.take(taken), drawn)
-        followed = jax.lax.stop_gradient(drawn.load)
+        followed = drawn.followed
     cycles = run_rounds(moments, jnp.arange(len(taken)), followed, plan)
     return full / rounds * cycles[:, :rounds].sum(1) + cycles[:, rounds:].sum(1)
 
@@ -136,5 +135,9 @@ def _pattern_moments(plan: Plan, tables: Any, occupied: Array, chunks: int | Non
     def join(whole: Array, part: Array) -> Array:  # jobs come last
         return whole.at[..., taken].add((part - jax.lax.stop_gradient(part)) * (plan.cut.chunks / chunks))
 
-    joined = jax.tree.map(join, dataclasses.replace(whole, least=None), dataclasses.replace(part, least=None))
-    return dataclasses.replace(joined, least=whole.least)
+    joined = [
+        None if of_whole is None or of_part is None else join(of_whole, of_part)
+        for of_whole, of_part in ((whole.with_load, part.with_load), (whole.third, part.third))
+    ]
+    mean, covariance = join(whole.mean, part.mean), join(whole.covariance, part.covariance)
+    return Moments(mean, covariance, whole.least, *joined)

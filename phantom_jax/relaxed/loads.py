@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int
 from phantom_jax.relaxed.rounds import bend, inverse, multiply_along, skewness, standard_deviation
 
 _MOST_BITS = 64  # of a load that is taken as binomial; that of more bits is nearly Gaussian
-_LEAST_CHANCE = 1e-6  # of a bit, for the shape of the distribution
+_LEAST_CHANCE = 1e-6  # of what is not a step
+_QUANTUM = 2.0**-4  # of a load
 
 
 @functools.partial(
@@ -63,16 +64,14 @@ class Loads:
         chance = jnp.clip(self.mean / self.bits, _LEAST_CHANCE, 1 - _LEAST_CHANCE)
         mean, log_chance, log_other = self.bits * chance, jnp.log(chance), jnp.log1p(-chance)
         loads = np.arange(1, self.bits + 1)
-        ways = np.array(
-            [math.lgamma(self.bits + 1) - math.lgamma(n + 1) - math.lgamma(self.bits - n + 1) for n in loads]
-        )
+        ways = np.log([float(math.comb(self.bits, load)) for load in loads])
 
         def step(carry: tuple[Array, ...], load_and_ways: Array) -> tuple[tuple[Array, ...], None]:
             below, start, drawn, variance = carry  # chance of less than the load; distribution function before it
             load, log_ways = load_and_ways
             of_load = jnp.exp(log_ways + load * log_chance + (self.bits - load) * log_other)
             end = below + jnp.where(load < self.bits, of_load / 2, 0)
-            some = end > start
+            some = end - start > _LEAST_CHANCE
             along = jnp.clip((uniform - start) / jnp.where(some, end - start, 1), 0, 1)
             before, after = load - 1 - mean, load - mean
             drawn += jnp.where(some, along, uniform >= start)
@@ -95,6 +94,11 @@ class Drawn:
     load: Float[Array, "filters *jobs"]
     deviation: Float[Array, "filters *jobs"]  # from the mean, in standard deviations
     present: Float[Array, "filters *jobs"]  # 1 where there is a load, 0 where there is none, and a ramp in between
+
+    @property
+    def followed(self) -> Float[Array, "filters *jobs"]:
+        """The loads that schedules follow: rounded, so that what would be equal integers is not told apart."""
+        return jax.lax.stop_gradient(jnp.round(self.load / _QUANTUM) * _QUANTUM)
 
     def take(self, filters: Int[Array, " taken"]) -> "Drawn":
         """Returns the loads of some filters, in this order."""

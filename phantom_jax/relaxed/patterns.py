@@ -70,7 +70,7 @@ def extend_all(
     per_unit = weights.dtype.itemsize * width * ((1 << slots) + filters * (1 << (slots - 2 * slots // 3)))
 
     @jax.checkpoint
-    def unit(arguments: tuple[Array, Array]) -> Array:
+    def unit(arguments: Any) -> Array:
         table, bits = arguments
         return extend(columns(jax.tree.map(lambda array: array.astype(bits.dtype), table)), bits)
 
@@ -79,6 +79,7 @@ def extend_all(
 
 def tiled_map(function, arguments, size: int):
     """Maps a function over the leading axis of its arguments, `size` entries at a time; the last ones padded."""
+    arguments = jax.tree.map(jnp.asarray, arguments)
     length = jax.tree.leaves(arguments)[0].shape[0]
     tiles = -(-length // size)
     size = -(-length // tiles)

@@ -8,7 +8,7 @@ probabilities that they were drawn from, which is 1, and whose gradient makes th
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.relaxed.engine import job_cycles
@@ -21,11 +21,11 @@ _TILE_ENTRIES = 1 << 23  # of lookahead masks by columns that are counted togeth
 
 
 def sampled_moments(
-    windows: Float[Array, "batch groups positions chunks pes threads"],
+    windows: Shaped[Array, "batch groups positions chunks pes threads"],
     weights: Float[Array, "groups chunks slots filters"],
     axis: str,
     segments: tuple[tuple[int, int], ...],
-    cells: Int[np.ndarray, " positions"] | None,
+    cells: Int[np.ndarray, " jobs"],
     arch: Phantom2D,
 ) -> Moments:
     """Returns the moments of cycles: of jobs that stream along positions, or of filters that stream along chunks.
@@ -35,7 +35,7 @@ def sampled_moments(
         weights: Probabilities.
         axis: What streams run along.
         segments: Of the streams; each is a cell if there are several.
-        cells: For streams along chunks in one segment, the cell of each position, whose jobs are added up.
+        cells: For streams along chunks in one segment, the cell of each position's job, which are added up.
         arch: The accelerator.
     """
     batch, groups, positions, chunks = windows.shape[:4]
@@ -48,7 +48,6 @@ def sampled_moments(
         of_cell = np.ones((1, 1))
         shape = (groups * filters, chunks)
     else:  # [K, G, P, T] and [groups, B, N, G, P, T]
-        assert cells is not None
         bits = bits_by_filter(weights).reshape(-1, chunks, arch.pes, arch.threads)
         streams = windows.swapaxes(0, 1)
         of_unit = np.repeat(np.arange(groups, dtype=np.int32), filters)

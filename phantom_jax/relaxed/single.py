@@ -21,7 +21,7 @@ _MOST_SHARE = 0.999  # of filters above a node; of all, a logarithm would be inf
 def single_job_cycles(
     table: Float[Array, "batch groups segments patterns"],
     weights: Float[Array, "groups slots filters"],
-    uniform: Float[Array, "draws filters"] | None,
+    uniform: Float[Array, "draws all_filters"] | None,
     per_round: int,
     length: int,
 ) -> Float[Array, " batch"]:
