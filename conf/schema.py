@@ -78,10 +78,33 @@ class SimulateConfig:
     seed: Any = 0  # of drawn masks
 
 
+@dataclasses.dataclass
+class FidelityConfig:
+    """The fidelity job, explained in fidelity.yaml; `experiments.fidelity_cases.read_settings` validates it."""
+
+    arch: ArchConfig = dataclasses.field(default_factory=ArchConfig)
+    studies: Any = MISSING
+    layers: Any = MISSING
+    masks: Any = None
+    size: Any = MISSING
+    images: Any = MISSING
+    draws: Any = MISSING
+    seed: Any = MISSING
+    kinds: Any = MISSING
+    densities: Any = MISSING
+    density: Any = MISSING
+    patterns: Any = MISSING
+    blocks: Any = MISSING
+    step: Any = MISSING
+    redrawn: Any = MISSING
+    scaled: Any = MISSING
+
+
 def register() -> None:
     """Makes the schemas known to Hydra."""
     store = ConfigStore.instance()
     store.store(group="schema", name="simulate", node=SimulateConfig)
+    store.store(group="schema", name="fidelity", node=FidelityConfig)
     store.store(group="schema", name="arch", node=ArchConfig)
     store.store(group="schema", name="synthetic", node=SyntheticConfig)
     store.store(group="schema", name="mobilenet", node=MobileNetConfig)
