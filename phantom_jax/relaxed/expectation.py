@@ -21,6 +21,9 @@ from phantom_jax.relaxed.samples import sampled_moments
 from phantom_jax.relaxed.single import single_job_cycles
 
 
+_DRAWN_TOGETHER = 1 << 16  # loads
+
+
 @functools.partial(jax.jit, static_argnames=("rounds", "chunks"))
 def layer_cycles(
     calibration: LayerCalibration,
@@ -63,12 +66,15 @@ def _all_rounds(calibration: LayerCalibration, slots: Array, chunks: int | None,
         return run_rounds(moments, jnp.arange(plan.cut.filters), None, plan).sum(1)
     loads = Loads.of(_loads_bits(plan, slots))
 
+    @jax.checkpoint
     def draw(uniform: Array) -> Array:
         drawn = loads.draw(uniform)
         order = order_filters(drawn.followed)
         return run_rounds(moments.given_load(loads, drawn), order, drawn.followed, plan).sum(1)
 
-    return jax.vmap(draw)(calibration.uniform.astype(slots.dtype)).mean(0)
+    uniform = calibration.uniform.astype(slots.dtype)
+    together = max(1, _DRAWN_TOGETHER // loads.mean.size)
+    return jax.lax.map(draw, uniform, batch_size=min(together, len(uniform))).mean(0)
 
 
 def _sampled_rounds(

@@ -66,6 +66,7 @@ class Loads:
         loads = np.arange(1, self.bits + 1)
         ways = np.log([float(math.comb(self.bits, load)) for load in loads])
 
+        @jax.checkpoint
         def step(carry: tuple[Array, ...], load_and_ways: Array) -> tuple[tuple[Array, ...], None]:
             below, start, drawn, variance = carry  # chance of less than the load; distribution function before it
             load, log_ways = load_and_ways

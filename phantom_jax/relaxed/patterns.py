@@ -67,7 +67,8 @@ def extend_all(
         width: Columns.
     """
     units, slots, filters = weights.shape
-    per_unit = weights.dtype.itemsize * width * ((1 << slots) + filters * (1 << (slots - 2 * slots // 3)))
+    low, high = 1 << 2 * slots // 3, 1 << slots - 2 * slots // 3
+    per_unit = weights.dtype.itemsize * (width * ((1 << slots) + filters * high) + filters * low)
 
     @jax.checkpoint
     def unit(arguments: Any) -> Array:
