@@ -23,6 +23,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import benchmark_proxy
+import benchmark_tables
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 CONVOLUTIONS = "vgg16 convolutions"
@@ -35,14 +38,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="runs of which the median is taken (default 7)")
     parser.add_argument("--size", type=int, default=224, help="side of the input picture (default 224)")
     parser.add_argument("--output", type=pathlib.Path, help="directory for results.json; by default below outputs/")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=CHILDREN, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {arguments.repeats}")
     if arguments.yardstick and not arguments.yardstick.is_file():
         parser.error(f"--yardstick must be a C file, got {arguments.yardstick}")
     if arguments.child:
-        print(json.dumps(start(arguments.size)))
+        print(json.dumps(CHILDREN[arguments.child](arguments.size) | {"peak_bytes": peak_bytes()}))
         return
 
     from rich.progress import Progress
@@ -64,6 +67,8 @@ def main() -> None:
         "reference": lambda: measure_reference(measure),
         "start": lambda: measure_start(arguments.size),
         "devices": lambda: measure_devices(arguments.size),
+        "penalty": lambda: benchmark_proxy.measure_penalty(measure),
+        "proxy": lambda: child("convolutions", arguments.size, PHANTOM_JAX_CACHE="off"),
     }
     results: dict[str, Any] = {"schema_version": 1, "machine": machine(), **provenance.collect()}
     results |= {"architecture": dataclasses.asdict(Phantom2D()), "repeats": arguments.repeats, "size": arguments.size}
@@ -71,7 +76,7 @@ def main() -> None:
         for name in bar.track(list(steps), description="Measuring"):
             results[name] = steps[name]()
     command.write_json(directory / "results.json", results)
-    show(results)
+    benchmark_tables.show(results)
     print(directory)
 
 
@@ -284,7 +289,6 @@ def start(size: int) -> dict:
         "compilations": compiled[0] - compiled[2],
         "compile_seconds": compiled[1],
         "from_cache": compiled[2],
-        "peak_bytes": peak_bytes(),
     }
 
 
@@ -297,10 +301,13 @@ def peak_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def child(size: int, **environment: str) -> dict:
-    """Runs `start` in a process of its own."""
+CHILDREN = {"start": start, "convolutions": benchmark_proxy.convolutions}
+
+
+def child(name: str, size: int, **environment: str) -> dict:
+    """Runs one of `CHILDREN` in a process of its own, which tells its peak memory too."""
     done = subprocess.run(
-        [sys.executable, __file__, "--child", "--size", str(size)],
+        [sys.executable, __file__, "--child", name, "--size", str(size)],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -312,77 +319,15 @@ def child(size: int, **environment: str) -> dict:
 def measure_start(size: int) -> dict:
     """Fresh processes: with an empty compilation cache, and with a filled one."""
     with tempfile.TemporaryDirectory() as cache:
-        return {name: child(size, PHANTOM_JAX_CACHE=cache) for name in ("empty cache", "filled cache")}
+        return {name: child("start", size, PHANTOM_JAX_CACHE=cache) for name in ("empty cache", "filled cache")}
 
 
 def measure_devices(size: int) -> dict:
     """VGG16 on several devices, which are all this machine's cores pretending."""
     flag = "--xla_force_host_platform_device_count="
-    return {str(count): child(size, XLA_FLAGS=f"{flag}{count}", PHANTOM_JAX_CACHE="off") for count in (1, 2, 4, 8)}
-
-
-def show(results: dict[str, Any]) -> None:
-    """Prints the tables."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-
-    def table(title: str, rows: dict[str, dict], **columns: tuple[str, Callable[[Any], str]]) -> None:
-        shown = Table(title=title, title_justify="left")
-        shown.add_column("")
-        for heading, _ in columns.values():
-            shown.add_column(heading, justify="right")
-        for name, row in rows.items():
-            cells = [row.get(key) for key in columns]
-            formats = [form for _, form in columns.values()]
-            shown.add_row(
-                name, *("" if cell is None else form(cell) for cell, form in zip(cells, formats, strict=True))
-            )
-        console.print(shown)
-
-    milliseconds = ("ms", lambda seconds: f"{1e3 * seconds:.1f}")
-    giga = ("dense GMAC/s", lambda rate: f"{rate / 1e9:.1f}")
-    ratio = lambda heading: (heading, lambda value: f"{value:.2f}x")  # noqa: E731
-    table(
-        "Networks, warm, one image",
-        results["networks"],
-        seconds=milliseconds,
-        dense_macs_per_second=giga,
-        yardstick_seconds=("yardstick, ms", milliseconds[1]),
-        of_yardstick=ratio("of yardstick"),
-    )
-    for name, layers in results["layers"].items():
-        table(f"Layers of {name}, each alone", layers, seconds=milliseconds, dense_macs_per_second=giga)
-    table(
-        "Architectures (VGG16 conv3_2 and conv4_2)",
-        results["architectures"],
-        seconds=milliseconds,
-        of_default=ratio("of default"),
-        first_seconds=("first run, ms", milliseconds[1]),
-    )
-    table(
-        "Images per batch (VGG16's convolutions)",
-        results["images"],
-        seconds=milliseconds,
-        per_image_of_one=ratio("per image, of one"),
-    )
-    starts = {
-        "import_seconds": ("imports, ms", milliseconds[1]),
-        "masks_seconds": ("masks, ms", milliseconds[1]),
-        "first_seconds": ("first run, ms", milliseconds[1]),
-        "warm_seconds": ("warm, ms", milliseconds[1]),
-        "compilations": ("compiled", str),
-        "from_cache": ("from cache", str),
-        "peak_bytes": ("peak, MB", lambda size: f"{size / 1e6:.0f}"),
+    return {
+        str(count): child("start", size, XLA_FLAGS=f"{flag}{count}", PHANTOM_JAX_CACHE="off") for count in (1, 2, 4, 8)
     }
-    table("Fresh processes (VGG16)", results["start"], **starts)
-    table("Devices, all the same cores (VGG16)", results["devices"], **starts)
-    patterns, reference = results["patterns"], results["reference"]
-    console.print(
-        f"Pattern tables of VGG16's convolutions: {patterns['seconds']:.2f} s, {patterns['ratio']:.2f}x of the layers "
-        f"per 512 filters. Scalar reference on a small layer: {reference['ratio']:.0f}x slower."
-    )
 
 
 if __name__ == "__main__":

@@ -30,6 +30,9 @@ def test_benchmark(tmp_path: pathlib.Path) -> None:
     assert set(results["images"]) == {"1", "2", "4", "8"}
     assert set(results["devices"]) == {"1", "2", "4", "8"}
     assert 0 < results["patterns"]["ratio"] < 10
+    assert len(results["penalty"]) == 3
+    assert results["penalty"]["training step"]["of_step"] == 1
+    assert 0 < results["proxy"]["seconds"] < results["proxy"]["first_seconds"]
     assert done.stdout.splitlines()[-1] == str(tmp_path)
 
 

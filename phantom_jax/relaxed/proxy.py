@@ -49,6 +49,8 @@ def expected_cycles(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Float[A
             floating array holds values outside of [0, 1].
     """
     named = _checked(layers, arch)
+    for index, (layer, name) in enumerate(named):
+        _check_probabilities(f"weights of layers[{index}] ({name})", layer.weights)
     return jnp.stack([layer_cycles(calibrate_layer(layer, arch), layer.weights) for layer, _ in named])
 
 
@@ -59,11 +61,12 @@ def calibrate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Calibration:
     changed. Hard (boolean or integer) activations are counted exactly.
 
     Args:
-        layers: One layer or several, with activations of a calibration batch; of weights only the shapes matter.
+        layers: One layer or several, with activations of a calibration batch; weights may hold anything, as only their
+            shapes matter.
         arch: The accelerator.
 
     Raises:
-        ValueError: As in `expected_cycles`.
+        ValueError: As in `expected_cycles`, but for values of weights.
     """
     named = _checked(layers, arch)
     return Calibration(tuple(calibrate_layer(layer, arch) for layer, _ in named), tuple(name for _, name in named))
@@ -131,7 +134,6 @@ def expected_cycles_from(
 def _checked(layers: Layer | Iterable[Layer], arch: Phantom2D) -> list[tuple[Layer, str]]:
     named = list(check_layers(layers, arch, traced=True))
     for index, (layer, name) in enumerate(named):
-        _check_probabilities(f"weights of layers[{index}] ({name})", layer.weights)
         _check_probabilities(f"activations of layers[{index}] ({name})", layer.activations, "!= 0 makes them a mask")
     enable_cache()
     return named

@@ -126,3 +126,10 @@ def test_bad_traced_values_end_in_nan(argument: str, value: float) -> None:
 def test_a_single_array_serves_a_single_layer() -> None:
     calibration = calibrate(GOOD, ONE_CORE)
     assert expected_cycles_from(calibration, GOOD.weights) == expected_cycles_from(calibration, [GOOD.weights])
+
+
+def test_calibration_takes_any_weights() -> None:
+    calibration = calibrate(replaced(weights=np.full((3, 3, 2, 4), -7.0)), ONE_CORE)
+    assert expected_cycles_from(calibration, GOOD.weights) == expected_cycles_from(
+        calibrate(GOOD, ONE_CORE), GOOD.weights
+    )

@@ -1,0 +1,430 @@
+"""The measurements of the proxy: on layers whose cycles are known, and as a job from the command line."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from conf import schema
+from experiments import command, fidelity_cases
+from phantom_jax import Layer, Phantom2D, fidelity, fidelity_plotting, simulate
+from phantom_jax.fidelity import draws, studies
+
+ROOT = pathlib.Path(__file__).parent.parent
+REAL_MASKS = ROOT.parent / "shared" / "data" / "mobilenet_v1_050_128_masks.npz"
+ONE_CORE = Phantom2D(rows=1, cols=1)
+RNG = np.random.default_rng(0)
+CONV = Layer.conv(np.zeros((3, 3, 4, 6), bool), RNG.random((2, 8, 8, 4)) < np.array([0.1, 0.4, 0.7, 1.0]), name="conv")
+ONE_WEIGHT = Layer.dense(np.zeros((1, 1), bool), np.ones((1, 1), bool), name="one")  # one cycle if it is there
+
+
+# What is drawn.
+
+
+@pytest.mark.parametrize("density", [0.02, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("shape", [(3, 3, 8, 16), (3, 3, 1, 64), (40, 30)])
+def test_patterns_have_exactly_their_mean(shape: tuple[int, ...], density: float) -> None:
+    for strengths in ((1, 1, 0.5), (0, 0, 0), (2, 0.1, 2)):
+        pattern = draws.weight_pattern(draws.generator(0, strengths), shape, density, strengths)
+        assert pattern.shape == shape
+        assert 0 <= pattern.min() <= pattern.max() <= 1
+        assert pattern.mean(dtype=np.float64) == pytest.approx(density, rel=1e-7)
+        assert (np.std(pattern) > 0.01) == (strengths[0] > 0 and density < 1)
+
+
+def test_patterns_favor_filters_channels_or_taps() -> None:
+    for axis, strengths in enumerate(([0, 0, 1], [0, 1, 0], [1, 0, 0]), start=1):
+        pattern = draws.weight_pattern(draws.generator(0), (3, 3, 8, 8), 0.3, strengths).reshape(9, 8, 8)
+        assert np.ptp(pattern, axis=axis - 1).min() > 0.1
+        assert np.ptp(pattern, axis=tuple({0, 1, 2} - {axis - 1})).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("shape", "blocks", "expected"),
+    [((3, 3, 16, 32), 36, 36), ((3, 3, 1, 64), 36, 36), ((3, 3, 3, 32), 36, 36), ((5, 4), 36, 20), ((1, 1), 2, 1)],
+)
+def test_blocks_cover_every_weight_once(shape: tuple[int, ...], blocks: int, expected: int) -> None:
+    covered = np.zeros(shape, int)
+    parts = draws.weight_blocks(shape, blocks)
+    for part in parts:
+        covered[part] += 1
+    assert (covered == 1).all()
+    assert len(parts) == expected
+
+
+def test_redrawn_activations_keep_the_densities_of_channels() -> None:
+    densities = np.array([0, 0.2, 0.7, 1])
+    mask = RNG.random((1, 60, 60, 4)) < densities
+    np.testing.assert_array_equal(draws.redraw(mask, 0, draws.generator(0)), mask)
+    half, whole = (draws.redraw(mask, share, draws.generator(0)) for share in (0.5, 1.0))
+    for share, drifted in ((0.5, half), (1.0, whole)):
+        np.testing.assert_allclose(drifted.mean((0, 1, 2)), densities, atol=0.03)
+        changed = (drifted != mask).mean((0, 1, 2))
+        np.testing.assert_allclose(changed, share * 2 * densities * (1 - densities), atol=0.03)
+    assert (whole[half != mask] == half[half != mask]).all()  # drifts of a layer go one way
+    single = RNG.random((1, 4000)) < 0.3  # a channel of one bit says nothing of its density
+    assert (draws.redraw(single, 1, draws.generator(0)) != single).mean() == pytest.approx(0.42, abs=0.03)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.9, 1.0, 1.25, 2.0])
+def test_scaled_activations_have_scaled_densities(factor: float) -> None:
+    densities = np.array([0, 0.2, 0.7, 1])
+    mask = RNG.random((1, 60, 60, 4)) < densities
+    scaled = draws.rescale(mask, factor, draws.generator(0))
+    np.testing.assert_allclose(scaled.mean((0, 1, 2)), np.minimum(factor * densities, 1), atol=0.03)
+    assert (scaled <= mask).all() if factor <= 1 else (scaled >= mask).all()
+
+
+# What is measured.
+
+
+def test_error_of_a_layer_of_one_weight() -> None:
+    """It takes a cycle if its weight is there, so the proxy is the density and the exact mean the share of ones."""
+    case = fidelity.measure_error(ONE_WEIGHT, ONE_CORE, kind="iid", density=0.25, draws=64, seed=0)
+    assert case.proxy == pytest.approx(0.25)
+    ones = round(64 * case.exact)
+    assert 0 < ones < 64
+    share = ones / 64
+    assert case.exact == share
+    assert case.standard_error == pytest.approx((share * (1 - share) / 63) ** 0.5 / share)
+    assert case.error == pytest.approx(0.25 / share - 1)
+
+
+def test_errors_of_no_cycles_are_none() -> None:
+    case = fidelity.measure_error(ONE_WEIGHT, ONE_CORE, kind="iid", density=1e-9, draws=2, seed=0)
+    assert (case.exact, case.error, case.standard_error) == (0, None, None)
+
+
+@pytest.mark.parametrize("kind", fidelity.KINDS)
+def test_dense_weights_have_no_error(kind: str) -> None:
+    case = fidelity.measure_error(CONV, Phantom2D(), kind=kind, density=1.0, draws=2, seed=0)
+    dense = simulate(dataclasses.replace(CONV, weights=np.ones(CONV.weights.shape)), Phantom2D())
+    assert case.exact == dense.cycles.mean()
+    assert case.error == pytest.approx(0, abs=1e-5)
+    assert case.standard_error == 0
+
+
+def test_cases_depend_on_the_seed_alone_and_share_masks_over_balances() -> None:
+    def measure(seed: int, inter_balance: bool) -> fidelity.ErrorCase:
+        arch = dataclasses.replace(ONE_CORE, inter_balance=inter_balance)
+        return fidelity.measure_error(CONV, arch, kind="channel", density=0.4, draws=4, seed=seed)
+
+    first = measure(0, False)
+    assert measure(0, False) == first
+    assert measure(0, True).exact == first.exact  # one core takes the same cycles in any order
+    assert measure(1, False).exact != first.exact
+
+
+def test_exact_means_are_over_draws_and_images() -> None:
+    def exact(layer: Layer) -> float:
+        return fidelity.measure_error(layer, Phantom2D(), kind="iid", density=0.4, draws=4, seed=0).exact
+
+    images = [dataclasses.replace(CONV, activations=image[None]) for image in CONV.activations]
+    assert exact(CONV) == pytest.approx(np.mean([exact(image) for image in images]))
+
+
+def test_ranks_on_one_core_are_those_of_the_exact_means() -> None:
+    case = fidelity.measure_rank(CONV, ONE_CORE, density=0.4, patterns=6, draws=30, seed=0)
+    assert len(case.proxy) == len(case.exact) == len(case.standard_errors) == 6
+    assert (np.abs(np.subtract(case.proxy, case.exact)) < 4 * np.array(case.standard_errors)).all()
+    assert case.spread is not None
+    assert case.spread == pytest.approx(np.std(case.exact, ddof=1) / np.mean(case.standard_errors))
+    assert case.correlation is not None
+    assert case.correlation > 0.8
+    assert case.halves is not None
+
+
+def test_rank_correlation() -> None:
+    assert studies.rank_correlation([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx(0.8)
+    assert studies.rank_correlation([1, 2, 3], [5, 5, 5]) is None
+
+
+def test_cosine() -> None:
+    assert studies.cosine(np.array([1.0, 0]), np.array([1.0, 1])) == pytest.approx(0.5**0.5)
+    assert studies.cosine(np.zeros(2), np.ones(2)) is None
+
+
+def test_gradient_of_a_layer_whose_slopes_are_known() -> None:
+    """Masks of one bit take a cycle each, if their job's weight is there: 8 positions x the weights of a block."""
+    arch = Phantom2D(rows=1, cols=1, pes=1, threads=1, lookahead=1)
+    layer = Layer.conv(np.zeros((1, 4, 5), bool), RNG.random((1, 8, 4)) < 0.5, name="bits")
+    case = fidelity.measure_gradient(layer, arch, density=0.5, blocks=4, step=0.2, draws=200, seed=0)
+    assert case.proxy == pytest.approx([8 * 2 * 2, 8 * 2 * 3] * 2)
+    assert case.exact == pytest.approx(case.proxy, rel=0.2)
+    assert case.cosine is not None
+    assert case.cosine > 0.99
+    assert case.centered is not None
+    assert case.centered > 0.9
+    assert case.halves is not None
+    assert case.cosine > case.halves > 0.95
+    assert case.centered_halves is not None
+    assert case.centered > case.centered_halves > 0.5
+
+
+def test_a_stale_calibration_errs_where_activations_have_changed() -> None:
+    def measure(drift: str, amount: float) -> fidelity.StaleCase:
+        return fidelity.measure_stale(CONV, ONE_CORE, drift=drift, amount=amount, density=0.4, draws=40, seed=0)
+
+    same = measure("redrawn", 0.0)
+    assert same.stale == same.fresh
+    assert same.stale_error == same.fresh_error
+    assert same.activation_density == CONV.activations.mean()
+    thinner = measure("scaled", 0.5)
+    assert thinner.stale == same.stale
+    assert thinner.activation_density == pytest.approx(same.activation_density / 2, rel=0.1)
+    assert thinner.stale_error is not None
+    assert thinner.stale_error > 0.3
+    assert thinner.fresh_error is not None
+    assert thinner.standard_error is not None
+    assert abs(thinner.fresh_error) < 4 * thinner.standard_error
+
+
+def test_drawn_layers_have_activations_of_their_kind() -> None:
+    settings = fidelity_cases.read_settings(OPTIONS | {"layers": ["mobilenet_v1/dw3", "vgg16/conv1_1"], "images": 2})
+    layers, read = fidelity_cases.load_layers(settings)
+    assert list(layers) == ["mobilenet_v1/dw3", "vgg16/conv1_1"]
+    assert read is None
+    iid, channel = (layers["mobilenet_v1/dw3"][kind] for kind in fidelity.KINDS)
+    assert iid.name == channel.name == "mobilenet_v1/dw3"
+    assert iid.activations.shape == channel.activations.shape == (2, 16, 16, 128)
+    spread = [layer.activations.mean((0, 1, 2)).std() for layer in (iid, channel)]
+    assert spread[0] < 0.05 < 0.2 < spread[1]
+
+
+def test_real_masks_are_read_with_their_activations() -> None:
+    if not REAL_MASKS.exists():
+        pytest.skip("the file of real masks is not here")
+    settings = fidelity_cases.read_settings(OPTIONS | {"layers": [], "masks": str(REAL_MASKS)})
+    layers, read = fidelity_cases.load_layers(settings)
+    assert len(layers) == 8
+    assert read is not None
+    layer = layers["masks/L07"]["channel"]
+    assert 0.5 < layer.activations.mean() < 0.9
+    case = fidelity.measure_error(layer, Phantom2D(inter_balance=False), kind="channel", density=0.5, draws=20, seed=0)
+    assert case.error == pytest.approx(0, abs=0.03)
+
+
+# What is made of the cases.
+
+CASES: list[fidelity.Case] = [
+    *(
+        fidelity.ErrorCase("a", kind, density, balance, 100 + error, 100, 0.01 * density, error / 100)
+        for kind, balance, density, error in (
+            ("iid", False, 0.5, 3.0),
+            ("iid", False, 1.0, -5.0),
+            ("channel", True, 0.5, 1.0),
+        )
+    ),
+    fidelity.ErrorCase("b", "iid", 0.1, False, 0.0, 0.0, None, None),
+    fidelity.RankCase("a", False, (1.0, 2.0, 3.0), (1.0, 2.5, 3.5), (0.1, 0.2, 0.1), 1.0, 0.5, 8.0),
+    fidelity.RankCase("b", False, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), None, None, None),
+    fidelity.GradientCase("a", True, (1.0, 2.0), (1.0, 2.1), 0.9, 0.8, 0.7, 0.6),
+    *(
+        fidelity.StaleCase("a", False, drift, amount, 0.5, 110, 101, 100, 0.02, error, 0.01)
+        for drift, amount, error in (("redrawn", 0.5, -0.1), ("redrawn", 0.0, 0.01), ("scaled", 0.8, 0.1))
+    ),
+]
+
+
+def test_summary() -> None:
+    summary = fidelity.summarize(CASES)
+    errors = {(row["layer"], row["inter_balance"]): row for row in summary["error"]}
+    assert list(errors) == [("a", False), ("a", True), ("b", False), ("total", False), ("total", True)]
+    expected = {
+        "mean_error": 0.04,
+        "bias": -0.01,
+        "worst_error": -0.05,
+        "worst_kind": "iid",
+        "worst_density": 1.0,
+        "standard_error": 0.0075,
+    }
+    for name in ("a", "total"):  # b has no cycles, so no errors
+        row = errors[name, False]
+        assert {key: row[key] for key in expected} == pytest.approx(expected)
+    assert errors["b", False]["mean_error"] is None
+    assert [row["correlation"] for row in summary["rank"]] == [1, None, 1]
+    assert [row["centered"] for row in summary["gradient"]] == [0.7, 0.7]
+    assert summary["stale"][0]["redrawn_0.5"] == 0.1
+    assert summary["stale"][0]["fresh_error"] == 0.01
+
+
+def test_figures_show_the_cases() -> None:
+    figures = fidelity_plotting.figures(CASES)
+    assert list(figures) == ["error", "rank", "gradient", "stale_redrawn", "stale_scaled"]
+    panel = figures["error"].axes[0]
+    assert panel.get_title() == "a"
+    np.testing.assert_allclose(np.asarray(panel.lines[0].get_xydata()), [[0.5, 3], [1, -5]])
+    np.testing.assert_allclose(np.asarray(figures["rank"].axes[0].lines[0].get_xydata()), [[1, 1], [2.5, 2], [3.5, 3]])
+    cosines = [np.ravel(line.get_xdata()).tolist() for line in figures["gradient"].axes[1].lines]
+    assert cosines == [[0.7], [0.6]]
+    stale = figures["stale_redrawn"].axes[0].lines[0]
+    np.testing.assert_allclose(np.asarray(stale.get_xydata()), [[0, 1], [0.5, -10]])
+
+
+# The job.
+
+
+def run(directory: pathlib.Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Runs the fidelity job in a directory."""
+    arguments = [sys.executable, "-P", "-m", "experiments.fidelity", *overrides]
+    cache = os.environ["PHANTOM_JAX_TEST_CACHE"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PHANTOM_JAX_CACHE": cache}
+    return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
+
+
+SMALL = (
+    "layers=[]",
+    "masks=masks.npz",
+    "densities=[0.5,1]",
+    "draws=2",
+    "patterns=3",
+    "blocks=4",
+    "redrawn=[0.5]",
+    "scaled=[0.8]",
+    "hydra.run.dir=out",
+)
+
+
+def test_measures_prints_writes_and_goes_on_where_it_was_interrupted(tmp_path: pathlib.Path) -> None:
+    masks = {"[x]_weights": np.ones((3, 3, 4, 9)), "[x]_activations": RNG.random((6, 6, 4)) < 0.5, "other": np.ones(1)}
+    np.savez(tmp_path / "masks.npz", **masks)  # pyright: ignore[reportArgumentType]
+    done = run(tmp_path, *SMALL)
+    assert done.returncode == 0, done.stderr
+    directory = tmp_path / "out"
+    assert done.stdout.splitlines()[-1] == str(directory)
+    for line in (
+        "Note: masks.npz: ignored 1",
+        "masks/[x]",
+        "Error of the proxy",
+        "Ranks of",
+        "Cosines of",
+        "Error of a calibration",
+    ):
+        assert line in done.stdout
+    names = ("error", "gradient", "rank", "stale_redrawn", "stale_scaled")
+    assert {path.name for path in directory.iterdir()} == {
+        *(".hydra", "cases.jsonl", "fidelity.log", "results.csv", "results.json"),
+        *(f"{name}.{kind}" for name in names for kind in ("png", "svg")),
+    }
+
+    results = json.loads((directory / "results.json").read_text())
+    cases = results["cases"]
+    studies_of = [case["study"] for case in cases]
+    # 2 balances x (2 kinds x 2 densities, one, one, 2 drifts)
+    assert [studies_of.count(name) for name in fidelity.STUDIES] == [8, 2, 2, 4]
+    assert results["schema_version"] == 1
+    assert results["settings"]["densities"] == [0.5, 1]
+    assert results["architecture"]["rows"] == 7
+    assert results["masks"]["path"] == "masks.npz"
+    assert set(results["summary"]) == set(fidelity.STUDIES)
+    with (directory / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["proxy"]) for row in rows] == [case["proxy"] for case in cases[:8]]
+
+    # Of the last two cases one is lost and one half-written; what is kept can be told by a change of its own.
+    kept = directory / "cases.jsonl"
+    lines = kept.read_text().splitlines()
+    assert len(lines) == 1 + len(cases)
+    marked = json.loads(lines[1]) | {"proxy": -1.0}
+    kept.write_text("\n".join([lines[0], json.dumps(marked), *lines[2:-2], lines[-1][:50]]))
+    again = run(tmp_path, *SMALL)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((directory / "results.json").read_text())["cases"] == [marked, *cases[1:]]
+    assert kept.read_text().splitlines() == [lines[0], json.dumps(marked), *lines[2:]]
+
+    other = run(tmp_path, *SMALL, "draws=3", "arch.rows=5", "kinds=[iid]")
+    assert other.returncode == 1
+    assert "cases that were measured with other settings: draws 2, now 3; arch.rows 7, now 5. Set" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["draws=1"], "draws must be an integer of at least 2, got 1."),
+        (["arch.rows=0"], "rows must be a positive integer, got 0."),
+        (["+foo=1"], "there is no option foo; those of this job are arch, studies"),
+    ],
+)
+def test_mistakes_end_in_a_message(tmp_path: pathlib.Path, overrides: list[str], message: str) -> None:
+    done = run(tmp_path, *overrides)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def composed() -> dict:
+    """Returns the options as the command line has them without overrides."""
+    schema.register()
+    with initialize_config_dir(version_base="1.3", config_dir=command.CONFIG_PATH):
+        options = OmegaConf.to_container(compose("fidelity"), throw_on_missing=True)
+    assert isinstance(options, dict)
+    return {str(name): value for name, value in options.items() if name != "arch"}
+
+
+OPTIONS = composed()
+
+
+def test_default_settings_are_valid() -> None:
+    settings = fidelity_cases.read_settings(OPTIONS)
+    assert settings.studies == tuple(fidelity.STUDIES)
+    assert len(settings.layers) >= 8
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("studies", ["error", "ranks"], r"studies\[1\] must be one of error, rank, gradient, stale, got 'ranks'"),
+        ("studies", "error", r"studies must be a list that is not empty, got 'error'"),
+        ("densities", [], r"densities must be a list that is not empty, got \[\]"),
+        ("densities", [0.5, 0], r"densities\[1\] must be a number above 0, up to 1, got 0"),
+        ("densities", [1.1], r"densities\[0\] must be .*got 1\.1"),
+        ("densities", ["thin"], r"densities\[0\] must be .*got 'thin'"),
+        ("kinds", ["blocks"], r"kinds\[0\] must be one of iid, channel, got 'blocks'"),
+        ("layers", ["vgg17/conv1_1"], r"layers\[0\] must be NETWORK/LAYER, .*vgg16, .*got 'vgg17/conv1_1'"),
+        ("layers", ["vgg16/conv9"], r"layers\[0\], after vgg16/, must be one of conv1_1, .*got 'conv9'"),
+        ("layers", [3], r"layers\[0\] must be NETWORK/LAYER, .*got 3"),
+        ("layers", [], "layers must name at least one layer where masks is null"),
+        ("masks", 3, "masks must be null or name an .npz file, got 3"),
+        ("size", 40, "size must be a multiple of 32, got 40"),
+        ("images", 0, "images must be a positive integer, got 0"),
+        ("draws", 2.5, r"draws must be an integer of at least 2, got 2\.5"),
+        ("patterns", 2, "patterns must be an integer of at least 3, got 2"),
+        ("blocks", 1, "blocks must be an integer of at least 2, got 1"),
+        ("step", 0.5, r"step must be a number above 0, below 0\.5, got 0\.5"),
+        ("density", 1.0, r"density must be a number above 0, below 1, got 1\.0"),
+        ("redrawn", [1.5], r"redrawn\[0\] must be a number from 0 to 1, got 1\.5"),
+        ("scaled", [-1], r"scaled\[0\] must be a positive number, got -1"),
+        ("seed", -1, "seed must be a non-negative integer, got -1"),
+    ],
+)
+def test_bad_options_are_refused(option: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fidelity_cases.read_settings(OPTIONS | {option: value})
+
+
+def test_masks_that_cannot_be_read_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"masks: path must name an \.npz file, got 'nowhere\.npz'"):
+        fidelity_cases.load_layers(fidelity_cases.read_settings(OPTIONS | {"layers": [], "masks": "nowhere.npz"}))
+
+
+@pytest.mark.parametrize("text", ["no JSON\n", "[1]\n", '{"draws": 2}\n{"study": "error"}\n'])
+def test_other_files_of_that_name_are_refused(tmp_path: pathlib.Path, text: str) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="must hold cases of this job"):
+        fidelity_cases.resume(path, fidelity_cases.read_settings(OPTIONS), Phantom2D(), None)
+    assert path.read_text() == text
+
+
+def test_help_does_not_wait_for_jax() -> None:
+    program = "import sys; import experiments.fidelity; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
