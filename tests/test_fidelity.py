@@ -21,8 +21,14 @@ from phantom_jax.fidelity import draws, studies
 ROOT = pathlib.Path(__file__).parent.parent
 REAL_MASKS = ROOT.parent / "shared" / "data" / "mobilenet_v1_050_128_masks.npz"
 ONE_CORE = Phantom2D(rows=1, cols=1)
-RNG = np.random.default_rng(0)
-CONV = Layer.conv(np.zeros((3, 3, 4, 6), bool), RNG.random((2, 8, 8, 4)) < np.array([0.1, 0.4, 0.7, 1.0]), name="conv")
+
+
+def uniform(*shape: int) -> np.ndarray:
+    """Returns the same uniform numbers whichever tests ran before."""
+    return np.random.default_rng(0).random(shape)
+
+
+CONV = Layer.conv(np.zeros((3, 3, 4, 6), bool), uniform(2, 8, 8, 4) < np.array([0.1, 0.4, 0.7, 1.0]), name="conv")
 ONE_WEIGHT = Layer.dense(np.zeros((1, 1), bool), np.ones((1, 1), bool), name="one")  # one cycle if it is there
 
 
@@ -62,7 +68,7 @@ def test_blocks_cover_every_weight_once(shape: tuple[int, ...], blocks: int, exp
 
 def test_redrawn_activations_keep_the_densities_of_channels() -> None:
     densities = np.array([0, 0.2, 0.7, 1])
-    mask = RNG.random((1, 60, 60, 4)) < densities
+    mask = uniform(1, 60, 60, 4) < densities
     np.testing.assert_array_equal(draws.redraw(mask, 0, draws.generator(0)), mask)
     half, whole = (draws.redraw(mask, share, draws.generator(0)) for share in (0.5, 1.0))
     for share, drifted in ((0.5, half), (1.0, whole)):
@@ -70,14 +76,14 @@ def test_redrawn_activations_keep_the_densities_of_channels() -> None:
         changed = (drifted != mask).mean((0, 1, 2))
         np.testing.assert_allclose(changed, share * 2 * densities * (1 - densities), atol=0.03)
     assert (whole[half != mask] == half[half != mask]).all()  # drifts of a layer go one way
-    single = RNG.random((1, 4000)) < 0.3  # a channel of one bit says nothing of its density
+    single = uniform(1, 4000) < 0.3  # a channel of one bit says nothing of its density
     assert (draws.redraw(single, 1, draws.generator(0)) != single).mean() == pytest.approx(0.42, abs=0.03)
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.0, 1.25, 2.0])
 def test_scaled_activations_have_scaled_densities(factor: float) -> None:
     densities = np.array([0, 0.2, 0.7, 1])
-    mask = RNG.random((1, 60, 60, 4)) < densities
+    mask = uniform(1, 60, 60, 4) < densities
     scaled = draws.rescale(mask, factor, draws.generator(0))
     np.testing.assert_allclose(scaled.mean((0, 1, 2)), np.minimum(factor * densities, 1), atol=0.03)
     assert (scaled <= mask).all() if factor <= 1 else (scaled >= mask).all()
@@ -155,7 +161,7 @@ def test_cosine() -> None:
 def test_gradient_of_a_layer_whose_slopes_are_known() -> None:
     """Masks of one bit take a cycle each, if their job's weight is there: 8 positions x the weights of a block."""
     arch = Phantom2D(rows=1, cols=1, pes=1, threads=1, lookahead=1)
-    layer = Layer.conv(np.zeros((1, 4, 5), bool), RNG.random((1, 8, 4)) < 0.5, name="bits")
+    layer = Layer.conv(np.zeros((1, 4, 5), bool), uniform(1, 8, 4) < 0.5, name="bits")
     case = fidelity.measure_gradient(layer, arch, density=0.5, blocks=4, step=0.2, draws=200, seed=0)
     assert case.proxy == pytest.approx([8 * 2 * 2, 8 * 2 * 3] * 2)
     assert case.exact == pytest.approx(case.proxy, rel=0.2)
@@ -294,7 +300,7 @@ SMALL = (
 
 
 def test_measures_prints_writes_and_goes_on_where_it_was_interrupted(tmp_path: pathlib.Path) -> None:
-    masks = {"[x]_weights": np.ones((3, 3, 4, 9)), "[x]_activations": RNG.random((6, 6, 4)) < 0.5, "other": np.ones(1)}
+    masks = {"[x]_weights": np.ones((3, 3, 4, 9)), "[x]_activations": uniform(6, 6, 4) < 0.5, "other": np.ones(1)}
     np.savez(tmp_path / "masks.npz", **masks)  # pyright: ignore[reportArgumentType]
     done = run(tmp_path, *SMALL)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,88 @@
+"""The fidelity job: measures the proxy against the exact model, prints summaries, writes cases and figures.
+
+`python -m experiments.fidelity studies=[error] draws=40`; the last line printed is the output directory. Started again
+with `hydra.run.dir=` that directory, the job measures only what is missing there.
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from conf import schema
+from experiments import command
+
+
+@hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="fidelity")
+@command.job
+def main(config: DictConfig) -> None:
+    """Runs one job."""
+    # JAX takes seconds to import, which --help and tab completion need not wait for.
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.measure import Measurement
+    from rich.progress import Progress
+
+    from experiments import fidelity_cases, provenance
+    from experiments.figures import save
+    from phantom_jax import Phantom2D, fidelity_plotting
+    from phantom_jax.fidelity import STUDIES, ErrorCase, summarize, tables
+
+    arch = Phantom2D(**command.options(config, "arch"))
+    options: Any = OmegaConf.to_container(config, throw_on_missing=True)
+    settings = fidelity_cases.read_settings({name: value for name, value in options.items() if name != "arch"})
+    layers, masks = fidelity_cases.load_layers(settings)
+    directory = command.output_directory()
+    kept = directory / "cases.jsonl"
+    known = fidelity_cases.resume(kept, settings, arch, masks)
+    planned = list(fidelity_cases.plan(settings, layers, arch))
+
+    cases = []
+    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    with kept.open("a") as file, bar:
+        task = bar.add_task("", total=len(planned))
+        for (study, *identity), measure in planned:
+            named = zip(STUDIES[study].identity, identity, strict=True)
+            bar.update(task, description=escape(f"{study}: {', '.join(f'{name} {value}' for name, value in named)}"))
+            case = known.get((study, *identity))
+            if case is None:
+                case = measure()
+                file.write(json.dumps(fidelity_cases.to_dict(case), allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            cases.append(case)
+            bar.advance(task)
+
+    summary, rows = summarize(cases), [fidelity_cases.to_dict(case) for case in cases]
+    results = {
+        "schema_version": 1,
+        "settings": dataclasses.asdict(settings),
+        "architecture": fidelity_cases.architecture(arch),
+        "masks": None if masks is None else masks.provenance(),
+        **provenance.collect(),
+        "summary": summary,
+        "cases": rows,
+    }
+    if errors := [row for row in rows if row["study"] == ErrorCase.study]:
+        command.write_csv(directory / "results.csv", errors)
+    command.write_json(directory / "results.json", results)
+    for name, figure in fidelity_plotting.figures(cases).items():
+        save(figure, directory / name)
+
+    console = Console()
+    for note in masks.notes if masks else ():
+        console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
+    for table in tables(summary):
+        console.width = max(
+            console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum
+        )
+        console.print(table)
+    print(directory, flush=True)
+
+
+if __name__ == "__main__":
+    schema.register()
+    command.run(main)
