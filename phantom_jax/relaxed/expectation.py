@@ -20,7 +20,6 @@ from phantom_jax.relaxed.rounds import expected_rounds_of
 from phantom_jax.relaxed.samples import sampled_moments
 from phantom_jax.relaxed.single import single_job_cycles
 
-
 _DRAWN_TOGETHER = 1 << 16  # loads
 
 
