@@ -89,8 +89,8 @@ def expected_cycles_from(
     Args:
         calibration: What `calibrate` returned.
         weights: Probabilities (floating) or a mask (boolean or integer) of each layer; a single array for one layer.
-        rounds: Rounds to sample, of layers that have more of them; all by default. Grouped layers, those of one chunk per
-            filter and single positions of few blocks in a fixed order are cheap, and are always taken whole.
+        rounds: Rounds to sample, of layers that have more of them; all by default. Grouped layers, those of one chunk
+            per filter and single positions of few blocks in a fixed order are always taken whole.
         chunks: Chunks to sample, of layers with pattern tables that have more of them; all by default.
         key: Random key for sampling, from `jax.random.key`; a new one at each step.
 
