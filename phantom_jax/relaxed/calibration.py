@@ -35,7 +35,7 @@ def calibrate_layer(layer: Layer, arch: Phantom2D) -> LayerCalibration:
     """Calibrates a layer; hard activations that are not traced go through the engine of `simulate`."""
     probable = jnp.issubdtype(layer.activations.dtype, jnp.floating)
     plan = Plan.of(layer, probable, arch)
-    uniform = draw_uniform(plan) if plan.is_balanced else None
+    uniform = draw_uniform(plan) if plan.is_balanced and not plan.has_single_jobs else None
     groups, chunks = plan.cut.groups, plan.cut.chunks
     if plan.method == "patterns" and not probable and not isinstance(layer.activations, Tracer):
         table = jnp.asarray(tables.count_patterns(layer, plan.cut, plan.segments, arch), jnp.float32)

@@ -44,7 +44,7 @@ def layer_cycles(
     if plan.has_single_jobs:
         occupied = slots[:, 0, : plan.slots]
         longest = max(stop - start for start, stop in plan.segments)
-        cycles = single_job_cycles(calibration.table[:, :, 0], occupied, calibration.uniform, plan.per_round, longest)
+        cycles = single_job_cycles(calibration.table[:, :, 0], occupied, plan.is_balanced, plan.per_round, longest)
     elif plan.adds_blocks:
         within = chunk_cycles(calibration.windows, slots, plan.segments, arch)
         cycles = expected_rounds_of(within, plan.per_round).sum(1)

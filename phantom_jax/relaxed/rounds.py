@@ -18,8 +18,8 @@ _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(24)  # of the maximum ov
 _REACH = 5.0  # standard deviations around a core's mean that the integral spans
 _ROW_NODES, _ROW_NODE_WEIGHTS = np.polynomial.legendre.leggauss(12)  # of the maximum over rows
 _ROW_REACH = 4.0
-_SHARED, _SHARED_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)  # of a shared part, in standard deviations
-_SHARED_WEIGHTS /= _SHARED_WEIGHTS.sum()
+SHARED, SHARED_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)  # of a shared part, in standard deviations
+SHARED_WEIGHTS /= SHARED_WEIGHTS.sum()
 
 
 @jax.tree_util.register_dataclass
@@ -49,19 +49,19 @@ class RowTimes:
             return jnp.asarray(array.reshape(-1, *(1,) * axes), self.mean.dtype)
 
         axes = self.skewness.ndim
-        common = bend(column(_SHARED, axes), self.skewness)  # [shared, *batch, filters]
+        common = bend(column(SHARED, axes), self.skewness)  # [shared, *batch, filters]
         mean = self.mean + self.shared * common[:, None]  # [shared, rows, *batch, filters]
         own = standard_deviation(self.variance)
         low, high = (mean - _ROW_REACH * own).max(1), (mean + _ROW_REACH * own).max(1)
         span = high - low
         along = span * column((_ROW_NODES + 1) / 2, axes + 1)  # [nodes, shared, *batch, filters]
         step = span * column(_ROW_NODE_WEIGHTS / 2, axes + 1)
-        below = multiply_along(_below((low + along)[:, :, None] - mean, own), 2)
+        below = multiply_along(below_chance((low + along)[:, :, None] - mean, own), 2)
         first = span - (step * below).sum(0)  # moments of the maximum above `low`
         second = span**2 - 2 * (step * along * below).sum(0)
         variance = jnp.maximum(second - first**2, 0)
         expected = low + first
-        weights = column(_SHARED_WEIGHTS, axes)
+        weights = column(SHARED_WEIGHTS, axes)
         mean = expected[0] + (weights * (expected - expected[0])).sum(0)
         apart = expected - mean
         spread = (weights * (variance + apart**2)).sum(0)
@@ -146,12 +146,12 @@ def _expected_maximum(times: CoreTimes, present: Bool[Array, " filters"]) -> Flo
     ]
     low, high = ends
     at = low + (high - low) * jnp.asarray((_NODES + 1) / 2, dtype)  # [nodes]
-    below = _below(at - times.mean[:, None], own[:, None], times.skewness[:, None])  # [filters, nodes]
+    below = below_chance(at - times.mean[:, None], own[:, None], times.skewness[:, None])  # [filters, nodes]
     below = multiply_along(jnp.where(present[:, None], below, 1), 0)
     return high - (high - low) * (jnp.asarray(_NODE_WEIGHTS / 2, dtype) * below).sum()
 
 
-def _below(distance: Array, deviation: Array, skew: Array | None = None) -> Array:
+def below_chance(distance: Array, deviation: Array, skew: Array | None = None) -> Array:
     """Returns the probability that a part of mean 0 stays below; of one without variance, 0 or 1."""
     spread = deviation > 0
     values = distance / jnp.where(spread, deviation, 1)
