@@ -25,15 +25,12 @@ def draw_uniform(plan: Plan) -> Float[np.ndarray, "draws filters *jobs"]:
     """
     pairs = -(-_DRAWN_ROUNDS // (2 * plan.rounds))
     filters, jobs = plan.cut.filters, plan.cut.jobs if plan.places_jobs else 1
-    generator = np.random.Generator(np.random.Philox(SEED))
+    generator = np.random.Generator(np.random.Philox(0))
     strata = generator.permuted(np.tile(np.arange(pairs)[:, None, None], (1, filters, jobs)), axis=0)
     uniform = (strata + generator.random((pairs, filters, jobs))) / (2 * pairs)
     uniform = np.where(generator.random(uniform.shape) < 0.5, uniform, 1 - uniform).astype(np.float32)
     both = np.concatenate([uniform, 1 - uniform])
     return both if plan.places_jobs else both[..., 0]
-
-
-SEED = 0
 
 
 def order_filters(loads: Float[Array, "filters *jobs"]) -> Int[Array, " filters"]:

@@ -25,7 +25,7 @@ class LayerCalibration:
     """A pytree, whose structure depends on the layer's shapes, types and the accelerator alone."""
 
     plan: Plan
-    uniform: Any = None  # [draws, K] or [draws, K, J], of `Loads.deviations`, where level-2 balance follows drawn loads
+    uniform: Any = None  # [draws, K] or [draws, K, J], of `Loads.draw`, where level-2 balance follows drawn loads
     table: Any = None  # [B, groups, G, segments, patterns], cycles of streams along positions
     spread: Any = None  # likewise, their variance, for probable activations
     windows: Any = None  # [B, groups, N, G, P, T], bits or probabilities, where there is no table
@@ -44,7 +44,7 @@ def calibrate_layer(layer: Layer, arch: Phantom2D) -> LayerCalibration:
     if probable:
         windows = windows.astype(jnp.promote_types(windows.dtype, jnp.float32))
         valid = ((layer.activations >= 0) & (layer.activations <= 1)).all()
-        windows = jnp.where(valid, windows, jnp.nan)
+        windows *= jnp.where(valid, 1, jnp.nan)
     if plan.method != "patterns":
         return LayerCalibration(plan, uniform, windows=windows)
     flat = jnp.moveaxis(windows, 3, 2).reshape(-1, plan.cut.positions, arch.pes, arch.threads)

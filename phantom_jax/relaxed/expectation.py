@@ -55,7 +55,7 @@ def layer_cycles(
             cycles = _sampled_rounds(calibration, slots, rounds, keys[0], chunks, chunk_key)
         else:
             cycles = _all_rounds(calibration, slots, chunks, chunk_key)
-    return jnp.where(valid, cycles, jnp.nan)
+    return cycles * jnp.where(valid, 1, jnp.nan)  # so that gradients are none either
 
 
 def _all_rounds(calibration: LayerCalibration, slots: Array, chunks: int | None, key: Array | None) -> Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -102,28 +102,35 @@ def expected_cycles_from(
             with values outside of [0, 1], or a sampling option is not a positive integer or lacks a key.
     """
     if not isinstance(calibration, Calibration):
-        raise ValueError(f"calibration must be what calibrate returned, got {calibration!r}.")
-    if isinstance(weights, np.ndarray | jax.Array) and weights.shape == calibration.layers[0].plan.weights_shape:
+        raise ValueError(f"calibration must be what calibrate returned, got {type(calibration).__name__}.")
+    shapes = [layer.plan.weights_shape for layer in calibration.layers]
+    if len(shapes) == 1 and getattr(weights, "ndim", None) == len(shapes[0]):
         weights = [weights]
-    weights = list(weights)
-    if len(weights) != len(calibration.layers):
+    if isinstance(weights, Mapping | str | Layer) or not isinstance(weights, Iterable):
         raise ValueError(
-            f"weights must hold an array for each of {len(calibration.layers)} layers, got {len(weights)}."
+            f"weights must be a sequence of an array for each of {len(shapes)} layers, got {type(weights).__name__}."
         )
-    for index, (layer, name, array) in enumerate(zip(calibration.layers, calibration.names, weights, strict=True)):
-        if not hasattr(array, "shape") or tuple(array.shape) != layer.plan.weights_shape:
-            raise ValueError(
-                f"weights[{index}] ({name}) must have shape {layer.plan.weights_shape}, as at calibration, got "
-                f"{getattr(array, 'shape', array)}."
-            )
-        _check_probabilities(f"weights[{index}] ({name})", array)
+    weights = list(weights)
+    if len(weights) != len(shapes):
+        raise ValueError(f"weights must hold an array for each of {len(shapes)} layers, got {len(weights)}.")
+    for index, (shape, name, array) in enumerate(zip(shapes, calibration.names, weights, strict=True)):
+        argument = f"weights[{index}] ({name})"
+        if not hasattr(array, "shape") or tuple(array.shape) != shape:
+            given = getattr(array, "shape", f"a {type(array).__name__}")
+            raise ValueError(f"{argument} must be an array of shape {shape}, as at calibration, got {given}.")
+        _check_probabilities(argument, array)
     sampling = {"rounds": rounds, "chunks": chunks}
     for option, value in sampling.items():
         if value is not None:
             integer(option, value, minimum=1)
             if key is None:
                 raise ValueError(f"key must be a random key from jax.random.key where {option} are sampled, got None.")
-    keys = [None] * len(weights) if key is None else list(jax.random.split(key, len(weights)))
+    keys: list[Array | None] = [None] * len(weights)
+    if key is not None:
+        try:
+            keys = list(jax.random.split(key, len(weights)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"key must be a random key from jax.random.key, got {key!r}.") from error
     return jnp.stack(
         [
             layer_cycles(layer, array, layer_key, **sampling).mean()
@@ -142,7 +149,9 @@ def _checked(layers: Layer | Iterable[Layer], arch: Phantom2D) -> list[tuple[Lay
 
 def _check_probabilities(argument: str, values: Any, hint: str = "") -> None:
     """Refuses what is no probability; traced values are not known yet."""
-    if jnp.issubdtype(values.dtype, jnp.complexfloating):
+    if not (jnp.issubdtype(values.dtype, jnp.bool_) or jnp.issubdtype(values.dtype, jnp.number)) or jnp.issubdtype(
+        values.dtype, jnp.complexfloating
+    ):
         raise ValueError(f"{argument} must be probabilities or a mask, got dtype {values.dtype}.")
     if isinstance(values, Tracer) or not jnp.issubdtype(values.dtype, jnp.floating):
         return

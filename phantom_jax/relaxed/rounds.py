@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 _MOST_SKEWNESS = 2.0
+_TINY = 1e-9  # what is no larger is 0, or its inverse would leave the range of 32 bits
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(24)  # of the maximum over columns
 _REACH = 5.0  # standard deviations around a core's mean that the integral spans
 _ROW_NODES, _ROW_NODE_WEIGHTS = np.polynomial.legendre.leggauss(12)  # of the maximum over rows
@@ -80,13 +81,14 @@ def multiply_along(array: Array, axis: int) -> Array:
 
 
 def inverse(values: Array) -> Array:
-    """Returns 1 / values, and 0 where they are 0."""
-    return jnp.where(values > 0, 1 / jnp.where(values > 0, values, 1), 0)
+    """Returns 1 / values, and 0 where they are 0 or tiny."""
+    some = values > _TINY
+    return jnp.where(some, 1 / jnp.where(some, values, 1), 0)
 
 
 def standard_deviation(variance: Array) -> Array:
-    """Returns the square root; where the variance is 0, so is its gradient."""
-    positive = variance > 0
+    """Returns the square root; where the variance is 0 or tiny, it and its gradient are 0."""
+    positive = variance > _TINY
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)
 
 
@@ -104,7 +106,7 @@ def unbend(values: Array, skewness: Array) -> Array:
 
 def skewness(third: Array, variance: Array) -> Array:
     """Returns the skewness from the third central moment, no larger than the transformation can serve."""
-    positive = variance > 0
+    positive = variance > _TINY
     ratio = jnp.where(positive, third, 0) / jnp.where(positive, variance, 1) ** 1.5
     return jnp.clip(ratio, -_MOST_SKEWNESS, _MOST_SKEWNESS)
 
@@ -148,7 +150,9 @@ def _expected_maximum(times: CoreTimes, present: Bool[Array, " filters"]) -> Flo
     at = low + (high - low) * jnp.asarray((_NODES + 1) / 2, dtype)  # [nodes]
     below = below_chance(at - times.mean[:, None], own[:, None], times.skewness[:, None])  # [filters, nodes]
     below = multiply_along(jnp.where(present[:, None], below, 1), 0)
-    return high - (high - low) * (jnp.asarray(_NODE_WEIGHTS / 2, dtype) * below).sum()
+    expected = high - (high - low) * (jnp.asarray(_NODE_WEIGHTS / 2, dtype) * below).sum()
+    # No maximum exceeds the sum; where hardly any core has work, that is what it is.
+    return jnp.minimum(expected, jnp.where(present, times.mean, 0).sum())
 
 
 def below_chance(distance: Array, deviation: Array, skew: Array | None = None) -> Array:

@@ -46,7 +46,10 @@ def test_gradients_are_finite_at_0_and_1(name: str, inter_balance: bool) -> None
     weights[..., 0], weights[..., 1] = 0, 1
     calibration = calibrate(layer, arch)
     gradient = jax.jit(jax.grad(lambda weights: expected_cycles_from(calibration, [weights])[0]))
-    for values in (weights, (weights > 0.5).astype(np.float32), np.zeros_like(weights), np.ones_like(weights)):
+    masks = (weights > 0.5).astype(np.float32)
+    tiny = [np.where(masks, 1, np.float32(chance)) for chance in (1e-8, 1e-16, 1e-30)]
+    tiny += [np.full_like(weights, chance) for chance in (1e-12, 1e-25, 1e-36)]
+    for values in (weights, masks, np.zeros_like(weights), np.ones_like(weights), *tiny):
         assert np.isfinite(gradient(values)).all()
 
 

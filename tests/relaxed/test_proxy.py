@@ -99,13 +99,21 @@ def replaced(**arrays: np.ndarray) -> Layer:
             lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [np.ones((3, 3))]),
             r"weights\[0\] \(first\).*\(3, 3\)",
         ),
-        (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [0.5]), r"weights\[0\] \(first\).*got 0\.5"),
+        (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [0.5]), r"weights\[0\] \(first\).*got a float"),
         (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [-GOOD.weights]), r"weights\[0\] \(first\).*-0\.5"),
         (
             lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [GOOD.weights], rounds=0),
             "rounds must be a positive",
         ),
         (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [GOOD.weights], chunks=2), "key must be"),
+        (
+            lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [GOOD.weights], chunks=2, key=ANYTHING),
+            "key .*got 3",
+        ),
+        (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), GOOD.weights[:2]), r"weights\[0\].*\(2, 3, 2, 4\)"),
+        (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), ANYTHING), "sequence of an array for each.*got int"),
+        (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), {"a": GOOD.weights}), "sequence.*got dict"),  # pyright: ignore
+        (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [GOOD.weights.astype(str)]), "dtype <U"),
     ],
 )
 def test_bad_input_is_refused(call, message: str) -> None:
@@ -119,8 +127,13 @@ def test_bad_traced_values_end_in_nan(argument: str, value: float) -> None:
     layer = replaced(activations=np.full((1, 5, 5, 2), 0.5))
     bad = np.array(getattr(layer, argument))
     bad.flat[3] = value
-    result = jax.jit(lambda array: expected_cycles(dataclasses.replace(layer, **{argument: array}), ONE_CORE))(bad)
-    assert np.isnan(result).all()
+
+    def total(array: jax.Array) -> jax.Array:
+        return expected_cycles(dataclasses.replace(layer, **{argument: array}), ONE_CORE).sum()
+
+    result, gradient = jax.jit(jax.value_and_grad(total))(bad)
+    assert np.isnan(result)
+    assert np.isnan(gradient).any()
 
 
 def test_a_single_array_serves_a_single_layer() -> None:
