@@ -43,14 +43,16 @@ class Loads:
     def draw(self, uniform: Float[Array, "filters *jobs"]) -> "Drawn":
         """Returns the loads below which lies this part of their distributions, smooth in the bits' probabilities."""
         deviation = self._deviation(uniform)
-        # The step from none to some is a ramp, which keeps their chances.
-        width = jnp.minimum(self.absent, 1 - self.absent)
+        # The step from none to some is a ramp, above where loads are none: zeros may all be placed on one row.
+        width = jnp.minimum(self.absent, 1 - self.absent) / 4
         some = width > _LEAST_CHANCE
-        ramp = jnp.clip((uniform - self.absent) / jnp.where(some, width, 1) + 0.5, 0, 1)
+        ramp = jnp.clip((uniform - self.absent) / jnp.where(some, width, 1), 0, 1)
+        chance = 1 - self.absent  # of which the ramp takes off half its width
+        kept = ramp * jnp.where(some, chance / jnp.where(some, chance - width / 2, 1), 1)
         return Drawn(
             load=jnp.maximum(self.mean + standard_deviation(self.variance) * deviation, 0),
             deviation=deviation,
-            present=jnp.where(some, ramp, uniform >= self.absent),
+            present=jnp.where(some, kept, uniform >= self.absent),
         )
 
     def _deviation(self, uniform: Float[Array, "filters *jobs"]) -> Float[Array, "filters *jobs"]:
@@ -94,7 +96,7 @@ class Drawn:
 
     load: Float[Array, "filters *jobs"]
     deviation: Float[Array, "filters *jobs"]  # from the mean, in standard deviations
-    present: Float[Array, "filters *jobs"]  # 1 where there is a load, 0 where there is none, and a ramp in between
+    present: Float[Array, "filters *jobs"]  # about 1 where there is a load, 0 where there is none, and a ramp between
 
     @property
     def followed(self) -> Float[Array, "filters *jobs"]:
