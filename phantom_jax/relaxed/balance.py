@@ -21,7 +21,7 @@ _DRAWN_ROUNDS = 64  # sets of loads times rounds, at least: a layer of many roun
 def draw_uniform(plan: Plan) -> Float[np.ndarray, "draws filters *jobs"]:
     """Draws what part of their distributions is below the loads of filters, or of their jobs if rows share these out.
 
-    They come in pairs, from opposite sides; in each, the numbers of a job are spread evenly over the filters.
+    They come in pairs, from opposite sides, and those of a filter or job are spread evenly over the draws.
     """
     pairs = -(-_DRAWN_ROUNDS // (2 * plan.rounds))
     filters, jobs = plan.cut.filters, plan.cut.jobs if plan.places_jobs else 1

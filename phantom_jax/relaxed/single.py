@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from phantom_jax.relaxed.chain import count_probabilities
 from phantom_jax.relaxed.patterns import pattern_bits, pattern_probabilities
 from phantom_jax.relaxed.rounds import (
     SHARED,
@@ -47,7 +48,7 @@ def single_job_cycles(
     loads = pattern_bits(weights.shape[1]).sum(0)
     of_load = [np.flatnonzero(loads == load) for load in range(loads.max() + 1)]
     nodes = min(length + 1, _MOST_NODES)
-    has_load = _load_chances(weights.swapaxes(1, 2).reshape(filters, -1))
+    has_load = count_probabilities(weights.swapaxes(1, 2).reshape(filters, -1))
     members = _members(has_load, per_round) if by_load else None
 
     @jax.checkpoint
@@ -80,17 +81,6 @@ def single_job_cycles(
         return expected - certainty * error
 
     return jax.lax.map(image, table.max(2).astype(weights.dtype))
-
-
-def _load_chances(bits: Float[Array, "*batch bits"]) -> Float[Array, "*batch bits+1"]:
-    """Returns the chance of each number of ones among independent bits."""
-
-    def step(chances: Array, bit: Array) -> tuple[Array, None]:
-        more = jnp.pad(chances[..., :-1], [(0, 0)] * bit.ndim + [(1, 0)])
-        return chances * (1 - bit)[..., None] + more * bit[..., None], None
-
-    none = jnp.zeros((*bits.shape[:-1], bits.shape[-1] + 1), bits.dtype).at[..., 0].set(1)
-    return jax.lax.scan(step, none, jnp.moveaxis(bits, -1, 0))[0]
 
 
 def _members(has_load: Float[Array, "filters loads"], per_round: int) -> Float[Array, "shared filters loads rounds"]:
