@@ -80,6 +80,7 @@ class LayerReport(_Ratios):
     cycles: Int64[np.ndarray, " batch"]
     effectual_macs: Int64[np.ndarray, " batch"]
     stack: Mapping[str, Int64[np.ndarray, " batch"]]  # thread slots; sums to cycles * multipliers
+    supported: bool = True  # whether the published design runs such a layer; if not, the counts are this model's alone
 
     @property
     def ideal_dense_cycles(self) -> int:
@@ -98,6 +99,7 @@ class LayerReport(_Ratios):
             "activation_density": self.activation_density,
             "row_axis": self.row_axis,
             "stream": self.stream,
+            "supported": self.supported,
             **_numbers(self),
         }
 
@@ -167,6 +169,7 @@ class Report(_Ratios):
                 "activation_density": layer.activation_density,
                 "row_axis": layer.row_axis,
                 "stream": layer.stream,
+                "supported": layer.supported,
                 **{key: value[image] if isinstance(value, list) else value for key, value in numbers.items()},
                 **{f"stack_{component}": slots[image] for component, slots in stack.items()},
             }
@@ -211,9 +214,9 @@ class Report(_Ratios):
         images = len(self.cycles)
         table = _table("Cycles" + (f", mean of {images} images" if images > 1 else ""))
         table.caption = (
-            "w, a: density of weights and activations. dense: cycles of the same mesh without skipping. Speed-up over "
-            "that mesh (mapped) and over an ideally filled dense array of as many multipliers (ideal); bound: that of "
-            "skipping every zero. util: thread slots with an effectual MAC."
+            "w, a: density of weights and activations. dense: cycles of the same design without skipping. Speed-up over "
+            "that (mapped) and over an ideally filled dense array of as many multipliers (ideal); bound: that of "
+            "skipping every zero. util: slots with an effectual MAC."
         )
         for header in ("layer", "shape", "w", "a", "mapping"):
             table.add_column(header, no_wrap=True)
@@ -221,6 +224,7 @@ class Report(_Ratios):
             table.add_column(header, justify="right", no_wrap=True)
         for layer in self.layers:
             mapping = f"{layer.row_axis}, along {layer.stream}" if layer.row_axis else ""
+            mapping += "" if layer.supported else "not supported"
             densities = f"{layer.weight_density:.2f}", f"{layer.activation_density:.2f}"
             table.add_row(_name_text(layer), _shape_text(layer), *densities, mapping, *_cells(layer))
         table.add_section()

@@ -40,7 +40,8 @@ def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
         ValueError: There is no layer, something is not a layer or holds traced arrays, layers differ in B, `arch` is
             not an accelerator, or its thread slots do not fit 64 bits.
     """
-    named = check_layers(layers, arch, traced=False)
+    check_arch(arch)
+    named = check_layers(layers, traced=False)
     enable_cache()
     reports: list[LayerReport] = []
     for report in overlapped(lambda layer: _simulate_layer(*layer, arch), named):
@@ -83,19 +84,26 @@ def job_counter(
     return lane_core.lane_counter(layer, cut, arch) if lane_core.covers(cut, arch) else WordCounter(layer, cut, arch)
 
 
-def check_layers(layers: Layer | Iterable[Layer], arch: Phantom2D, traced: bool) -> Iterator[tuple[Layer, str]]:
-    """Checks the arguments of `simulate` and its like, and gives layers a name that have none.
+def check_arch(arch: Phantom2D) -> None:
+    """Checks the accelerator that `simulate` and its like are given.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(arch, Phantom2D):
+        raise ValueError(f"arch must be a Phantom2D, got {arch!r}.")
+
+
+def check_layers(layers: Layer | Iterable[Layer], traced: bool) -> Iterator[tuple[Layer, str]]:
+    """Checks the layers that `simulate` and its like are given, and gives those a name that have none.
 
     Args:
         layers: One layer or several; taken, and checked, when they are needed.
-        arch: The accelerator.
         traced: Whether layers may hold traced arrays.
 
     Raises:
         ValueError: See `simulate`.
     """
-    if not isinstance(arch, Phantom2D):
-        raise ValueError(f"arch must be a Phantom2D, got {arch!r}.")
     if isinstance(layers, Layer):
         layers = [layers]
     if not isinstance(layers, Iterable):

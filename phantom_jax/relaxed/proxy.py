@@ -17,7 +17,7 @@ from phantom_jax.compilation import enable_cache
 from phantom_jax.layer import Layer
 from phantom_jax.relaxed.calibration import LayerCalibration, calibrate_layer
 from phantom_jax.relaxed.expectation import layer_cycles
-from phantom_jax.simulate import check_layers
+from phantom_jax.simulate import check_arch, check_layers
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("layers",), meta_fields=("names",))
@@ -140,7 +140,8 @@ def expected_cycles_from(
 
 
 def _checked(layers: Layer | Iterable[Layer], arch: Phantom2D) -> list[tuple[Layer, str]]:
-    named = list(check_layers(layers, arch, traced=True))
+    check_arch(arch)
+    named = list(check_layers(layers, traced=True))
     for index, (layer, name) in enumerate(named):
         _check_probabilities(f"activations of layers[{index}] ({name})", layer.activations, "!= 0 makes them a mask")
     enable_cache()

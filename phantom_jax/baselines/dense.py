@@ -1,0 +1,80 @@
+"""Dense arrays that skip nothing: an ideally filled one, and a mesh of Phantom-2D's shape (SPEC 9)."""
+
+import dataclasses
+from collections.abc import Callable
+
+from phantom_jax.arch import Phantom2D
+from phantom_jax.baselines.design import Count, Design, effectual_macs
+from phantom_jax.layer import Layer
+from phantom_jax.lowering import streams
+from phantom_jax.mesh import choose_row_axis
+from phantom_jax.simulate import check_arch
+
+_MULTIPLIERS = 252  # as many as the default Phantom-2D has
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(Design):
+    """A dense array: *ideal* with `Dense(multipliers=252)`, the default, or *mapped* with `Dense(arch=arch)`.
+
+    Both are this model's. Ideal, a layer takes ceil(MACs / multipliers) cycles. Mapped, it takes what a Phantom-2D mesh
+    takes with its mapping if every lookahead mask lasts a cycle (SPEC 6). Every layer is supported.
+
+    The stack: `effectual`; `ineffectual`, MACs with a zero operand, inserted zeros included; `idle`, slots without one.
+
+    Attributes:
+        multipliers: Multipliers of the ideal array; those of `arch` if that is given.
+        arch: The accelerator that gives mesh and mapping, None for the ideal array.
+        equal_multipliers: See `Design`.
+
+    Raises:
+        ValueError: A parameter is not valid, or `multipliers` is not what `arch` has.
+    """
+
+    multipliers: int | None = None
+    arch: Phantom2D | None = None
+
+    def __post_init__(self) -> None:
+        """Validates every parameter."""
+        super().__post_init__()
+        if self.arch is None:
+            object.__setattr__(self, "multipliers", _MULTIPLIERS if self.multipliers is None else self.multipliers)
+            self._check_integer("multipliers")
+            return
+        check_arch(self.arch)
+        if self.multipliers not in (None, self.arch.multipliers):
+            raise ValueError(
+                f"multipliers must be None, or the {self.arch.multipliers} of arch, where arch is given; got "
+                f"{self.multipliers!r}."
+            )
+        object.__setattr__(self, "multipliers", self.arch.multipliers)
+
+    @classmethod
+    def scaled(cls, multipliers: int = 252) -> "Dense":
+        """Returns the ideal array of so many multipliers."""
+        return cls(multipliers=multipliers)
+
+    @property
+    def array_multipliers(self) -> int:
+        """Multipliers of the array."""
+        assert self.multipliers is not None
+        return self.multipliers
+
+    def supports(self, layer: Layer) -> bool:
+        """Whether the array runs such a layer: always."""
+        return True
+
+    def counter(self, layer: Layer) -> Callable[[int], Count]:
+        """Returns what counts an image of a layer."""
+        macs = layer.positions * layer.reduction * layer.filters
+        if self.arch is None:
+            cycles = -(-macs // self.array_multipliers)
+        else:
+            _, cycles = choose_row_axis(streams(layer, self.arch), self.arch)
+        effectual = effectual_macs(layer).tolist()
+
+        def count(image: int) -> Count:
+            idle = cycles * self.array_multipliers - macs
+            return Count(cycles, {"ineffectual": macs - effectual[image], "idle": idle})
+
+        return count

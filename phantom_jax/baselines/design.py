@@ -1,0 +1,224 @@
+"""What all baselines share: layers in, a report out; arrays of about a wanted number of multipliers (SPEC 9)."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from phantom_jax.checks import integer
+from phantom_jax.compilation import enable_cache
+from phantom_jax.layer import Layer, nonzero
+from phantom_jax.lowering import kernel_index, pad_spatial, tap_slices
+from phantom_jax.parallel import overlapped
+from phantom_jax.report import LayerReport, Report
+from phantom_jax.simulate import check_layers
+
+_INT64_MAX = np.iinfo(np.int64).max
+_STRETCH = 2  # how far the sides of a scaled array may be from the published proportion
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """What one image of a layer takes: cycles, and where the slots of all multipliers went in them."""
+
+    cycles: int
+    stack: Mapping[str, int]  # all components but `effectual`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Design(abc.ABC):
+    """An accelerator as a cycle model.
+
+    Attributes:
+        equal_multipliers: None, or the number of multipliers that results are for: cycles are scaled by the ratio of
+            the array's multipliers to this number and rounded up, per layer and image. The slots that rounding adds
+            are the component `rounding` of the stack.
+    """
+
+    equal_multipliers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Validates every parameter."""
+        if self.equal_multipliers is not None:
+            self._check_integer("equal_multipliers")
+
+    @property
+    @abc.abstractmethod
+    def array_multipliers(self) -> int:
+        """Multipliers of the array."""
+
+    @abc.abstractmethod
+    def supports(self, layer: Layer) -> bool:
+        """Whether the published design runs such a layer."""
+
+    @abc.abstractmethod
+    def counter(self, layer: Layer) -> Callable[[int], Count]:
+        """Returns what counts an image of a layer.
+
+        Raises:
+            ValueError: No rule covers such a layer.
+        """
+
+    @property
+    def reported_multipliers(self) -> int:
+        """Multipliers that results are for."""
+        return self.array_multipliers if self.equal_multipliers is None else self.equal_multipliers
+
+    def simulate(self, layers: Layer | Iterable[Layer]) -> Report:
+        """Counts the exact cycles that layers take on this design, and where every slot of its multipliers goes.
+
+        Args:
+            layers: One layer or several; all with the same number of images B. Taken as they are needed, so a
+                generator keeps few layers' masks in memory, and wrapping it in a progress bar shows progress.
+
+        Returns:
+            A report with int64 results of shape `[B]`. Layers that the published design does not run are counted all
+            the same, and marked (`supported`). `dense_cycles` are those of the same design on masks of ones.
+
+        Raises:
+            ValueError: There is no layer, something is not a layer or holds traced arrays, layers differ in B, no rule
+                covers a layer, or slots do not fit 64 bits.
+        """
+        named = check_layers(layers, traced=False)
+        enable_cache()
+        reports: list[LayerReport] = []
+        for report in overlapped(lambda layer: self._layer_report(*layer), named):
+            reports.append(report)
+            cycles = [sum(image) for image in zip(*(each.cycles.tolist() for each in reports), strict=True)]
+            if max(cycles) * self.reported_multipliers > _INT64_MAX:
+                raise self._too_large(report.name)
+        return Report(tuple(reports), self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the name and the parameters of the design as plain values."""
+        return {"design": type(self).__name__, **dataclasses.asdict(self), "array_multipliers": self.array_multipliers}
+
+    def _layer_report(self, layer: Layer, name: str) -> LayerReport:
+        try:
+            count = self.counter(layer)
+            dense = self._scaled(self.counter(all_ones(layer))(0))
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__} cannot run layer {name}: {error}") from None
+        counts = [self._scaled(count(image)) for image in range(layer.batch)]
+        effectual = effectual_macs(layer)
+        if max(each.cycles for each in (*counts, dense)) * self.reported_multipliers > _INT64_MAX:
+            raise self._too_large(name)
+        weights, activations = nonzero(layer.weights), nonzero(layer.activations)
+        return LayerReport(
+            name=name,
+            kind="conv" if layer.is_conv else "dense",
+            weights_shape=tuple(layer.weights.shape),
+            activations_shape=tuple(layer.activations.shape[1:]),
+            output_shape=layer.output_shape,
+            weight_density=int(np.count_nonzero(weights)) / weights.size,
+            activation_density=int(np.count_nonzero(activations)) / activations.size,
+            row_axis=None,
+            stream=None,
+            multipliers=self.reported_multipliers,
+            dense_cycles=dense.cycles,
+            dense_macs=layer.positions * layer.reduction * layer.filters,
+            cycles=np.array([each.cycles for each in counts], np.int64),
+            effectual_macs=effectual,
+            stack={
+                "effectual": effectual,
+                **{part: np.array([each.stack[part] for each in counts], np.int64) for part in counts[0].stack},
+            },
+            supported=self.supports(layer),
+        )
+
+    def _scaled(self, count: Count) -> Count:
+        if self.equal_multipliers is None:
+            return count
+        slots = count.cycles * self.array_multipliers
+        cycles = -(-slots // self.equal_multipliers)
+        return Count(cycles, {**count.stack, "rounding": cycles * self.equal_multipliers - slots})
+
+    def _check_integer(self, name: str, minimum: int = 1) -> None:
+        object.__setattr__(self, name, integer(name, getattr(self, name), minimum))
+
+    def _check_bool(self, name: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name} must be true or false, got {value!r}.")
+        object.__setattr__(self, name, bool(value))
+
+    def _too_large(self, name: str) -> ValueError:
+        return ValueError(
+            f"up to layer {name}, the {self.reported_multipliers} multipliers of {type(self).__name__} offer more slots than 64 "
+            "bits hold."
+        )
+
+
+def nearest_array(published: tuple[int, int], per_cell: int, multipliers: int) -> tuple[int, int]:
+    """Returns the sides of the array whose multipliers are nearest a wanted number.
+
+    Args:
+        published: Sides of the published array. Those returned have its proportion to within a factor of two; of
+            arrays equally near, the one nearest in proportion is taken, then the one of fewer rows.
+        per_cell: Multipliers of a cell of the array.
+        multipliers: The wanted number.
+
+    Raises:
+        ValueError: `multipliers` is no positive integer.
+    """
+    wanted = integer("multipliers", multipliers, minimum=1)
+    proportion = published[0] / published[1]
+    longest = math.isqrt(_STRETCH * max(published) * (wanted // per_cell + 1) // min(published)) + 1
+
+    def distance(sides: tuple[int, int]) -> tuple[float, float]:
+        return abs(sides[0] * sides[1] * per_cell - wanted), abs(math.log(sides[0] / sides[1] / proportion))
+
+    candidates = []
+    for rows in range(1, longest + 1):
+        ideal = wanted / per_cell / rows
+        for cols in {max(1, math.floor(ideal)), max(1, math.ceil(ideal))}:
+            if (rows, cols) == (1, 1) or 1 / _STRETCH <= rows / cols / proportion <= _STRETCH:
+                candidates.append((rows, cols))
+    return min(candidates, key=lambda sides: (*distance(sides), sides))
+
+
+def all_ones(layer: Layer) -> Layer:
+    """Returns one image of a layer without zeros, but for those that padding and dilation insert."""
+    return dataclasses.replace(
+        layer,
+        weights=np.ones(layer.weights.shape, bool),
+        activations=np.ones((1, *layer.activations.shape[1:]), bool),
+    )
+
+
+def tap_windows(layer: Layer, image: int) -> Iterator[tuple[tuple[int, ...], Bool[np.ndarray, "positions channels"]]]:
+    """Yields, for each kernel element, its index and what it finds in an image at every output position.
+
+    A dense layer has one kernel element, of index `()`.
+    """
+    mask = nonzero(layer.activations[image])
+    if not layer.is_conv:
+        yield (), mask.reshape(-1, mask.shape[-1])
+        return
+    padded = np.moveaxis(pad_spatial(layer, np.moveaxis(mask, -1, 0)), 0, -1)
+    kernel = layer.weights.shape[:-2]
+    for tap in range(math.prod(kernel)):
+        index = kernel_index(kernel, tap)
+        yield index, padded[tap_slices(layer, index)].reshape(-1, mask.shape[-1])
+
+
+def grouped_weights(layer: Layer) -> Bool[np.ndarray, "*kernel group_channels groups group_filters"]:
+    """Returns the weight mask with its filters by group; a dense layer is one group."""
+    weights = nonzero(layer.weights)
+    groups = layer.feature_group_count
+    return weights.reshape(*weights.shape[:-1], groups, weights.shape[-1] // groups)
+
+
+def effectual_macs(layer: Layer) -> Int64[np.ndarray, " batch"]:
+    """Returns the pairs of weight and activation, both non-zero, per image (SPEC 6)."""
+    weights = np.count_nonzero(grouped_weights(layer), axis=-1)  # [*kernel, Cin/groups, groups]
+    macs = np.zeros(layer.batch, np.int64)
+    for image in range(layer.batch):
+        for index, window in tap_windows(layer, image):
+            met = np.count_nonzero(window, axis=0)  # channels go group by group
+            macs[image] += int((met * weights[index].T.reshape(-1)).sum())
+    return macs
