@@ -13,7 +13,7 @@ from phantom_jax.arch import Phantom2D
 from phantom_jax.relaxed.chain import bins_distribution, count_probabilities
 from phantom_jax.relaxed.moments import Moments
 from phantom_jax.relaxed.patterns import bits_by_filter, tiled_map
-from phantom_jax.relaxed.rounds import inverse, multiply_along, skewness, standard_deviation
+from phantom_jax.relaxed.rounds import MOST_SKEWNESS, inverse, multiply_along, standard_deviation
 
 _SHIFT = 2.0**-6  # step of a derivative, along the variances of bits
 _TILE_UNITS = 128  # PEs' blocks that are stepped together
@@ -53,25 +53,31 @@ def rotate(columns: Array, intra_balance: bool) -> Array:
     return columns[..., np.arange(lookahead)[:, None], taken, :]
 
 
-def block_cycles(
+def block_survival(
     bits: Float[Array, "*batch blocks lookahead pes threads"], arch: Phantom2D
-) -> Float[Array, "*batch blocks lookahead"]:
-    """Returns the chances of blocks to last 1, 2, ... L cycles, where their effectual bits are independent."""
+) -> Float[Array, "*batch blocks cycles"]:
+    """Returns the chances of blocks to last more than 1, 2, ... L - 1 cycles, where their effectual bits are independent.
+
+    Also small chances are exact to the last bits, as a difference of two that are nearly 1 would not be.
+    """
     counts = rotate(count_probabilities(bits), arch.intra_balance)
     *batch, lookahead, pes, width = counts.shape
     entries = jnp.moveaxis(counts.reshape(-1, lookahead, pes, width), (1, 3), (0, 1)).reshape(lookahead, width, -1)
     bins = bins_distribution(entries, arch.selector)
-    within = jnp.cumsum(bins, 1)[:, 1:-1].reshape(*batch, pes, lookahead - 1)  # in 1, 2, ... bins
-    within = multiply_along(within, -2)  # all PEs
-    return jnp.diff(within, axis=-1, prepend=0, append=1)  # a block without work lasts a cycle too
+    more = jnp.flip(jnp.cumsum(jnp.flip(bins[:, 2:], 1), 1), 1).reshape(*batch, pes, lookahead - 1)
+    some = more[..., 0, :]  # a block without work lasts a cycle too
+    for pe in range(1, pes):
+        some += more[..., pe, :] * (1 - some)
+    return some
 
 
-def central_moments(chances: Float[Array, "*batch cycles"]) -> tuple[Array, Array, Array]:
-    """Returns mean, variance and third central moment of 1, 2, ... cycles with these chances."""
-    cycles = jnp.arange(1, chances.shape[-1] + 1, dtype=chances.dtype)
-    mean = (chances * cycles).sum(-1)
-    apart = cycles - mean[..., None]
-    return mean, (chances * apart**2).sum(-1), (chances * apart**3).sum(-1)
+def central_moments(survival: Float[Array, "*batch cycles"]) -> tuple[Array, Array, Array]:
+    """Returns mean, variance and third central moment of cycles that last more than 1, 2, ... with these chances."""
+    mean = 1 + survival.sum(-1)
+    apart = jnp.arange(1, survival.shape[-1] + 1, dtype=survival.dtype) - mean[..., None]
+    variance = (1 - mean) ** 2 + (survival * (2 * apart + 1)).sum(-1)
+    third = (1 - mean) ** 3 + (survival * (3 * apart**2 + 3 * apart + 1)).sum(-1)
+    return mean, variance, third
 
 
 def chunk_cycles(
@@ -98,7 +104,9 @@ def chunk_cycles(
     def one_filter(arguments: tuple[Array, Array]) -> Array:
         bits, group = arguments
         seen = blocks.take(jnp.moveaxis(windows[:, group, 0].astype(bits.dtype) * bits, 1, 0))  # [blocks, L, B, P, T]
-        chances = jnp.pad(block_cycles(jnp.moveaxis(seen, 2, 0), arch), ((0, 0), (0, 1), (1, 0)))
+        survival = block_survival(jnp.moveaxis(seen, 2, 0), arch)
+        chances = -jnp.diff(survival, axis=-1, prepend=1, append=0)
+        chances = jnp.pad(chances, ((0, 0), (0, 1), (1, 0)))
         chances = chances.at[:, -1, 0].set(1)  # a block that is not there lasts no cycle
         sums = jnp.zeros((len(chances), len(segments), length), chances.dtype).at[..., 0].set(1)
         for block in of_segment.T:
@@ -109,6 +117,24 @@ def chunk_cycles(
 
     units = len(windows) * len(blocks.segment) * arch.pes
     return jnp.moveaxis(_map_filters(one_filter, weights, units, arch), 0, 1)
+
+
+def _third_of_sums(
+    third: Float[Array, "batch positions blocks"],
+    variance: Float[Array, "batch positions blocks"],
+    variance_of_sum: Float[Array, "batch blocks"],
+) -> Float[Array, "batch blocks"]:
+    """Returns the third central moment of the sum over positions, as if a common part made them as alike as they are.
+
+    Of positions whose correlation r stems from a part that all have, as skewed as they are, three deviate together by
+    the power 3/2 of r.
+    """
+    deviation = standard_deviation(variance)
+    alone, together = (deviation**3).sum(1), deviation.sum(1) ** 3
+    skew = jnp.clip(third.sum(1) * inverse(alone), -MOST_SKEWNESS, MOST_SKEWNESS)
+    own, most = variance.sum(1), deviation.sum(1) ** 2
+    alike = jnp.clip((variance_of_sum - own) * inverse(most - own), 0, 1)
+    return skew * (alone + alike**1.5 * (together - alone))
 
 
 def _map_filters(one_filter: Callable, weights: Array, units: int, arch: Phantom2D) -> Any:
@@ -155,7 +181,7 @@ def chunk_moments(
         return jnp.einsum("bnx,cnx->bc", array, in_cell, precision="highest")
 
     def expected(effectual: Array) -> tuple[Array, tuple[Array, Array]]:
-        mean, variance, third = central_moments(block_cycles(effectual, arch))  # [B, N, blocks]
+        mean, variance, third = central_moments(block_survival(effectual, arch))  # [B, N, blocks]
         return mean, (variance, third)
 
     def single(seen: Array, bits: Array, spread: Array) -> tuple[Array, ...]:
@@ -186,8 +212,7 @@ def chunk_moments(
         mean, covariance, with_load, third = moments(seen, blocks.take(bits), blocks.take(bits * (1 - bits)))
         variance = jnp.diagonal(covariance, axis1=1, axis2=2).swapaxes(1, 2)
         by_block = jnp.einsum("bnmx,cnx,dmx->bcdx", covariance, in_cell, in_cell, precision="highest")
-        skew = skewness(third.sum(1), jnp.maximum(variance, 0).sum(1))  # [B, blocks]
-        third = (skew * standard_deviation(by_block.sum((1, 2))) ** 3).sum(1)
+        third = _third_of_sums(third, jnp.maximum(variance, 0), by_block.sum((1, 2))).sum(1)
         # A filter without weights is not dispatched: it would have lasted a cycle for each block.
         absent = multiply_along((1 - bits).reshape(-1), 0)
         lasted = total(mean)

@@ -40,7 +40,15 @@ class Moments:
         slope = with_load * inverse(standard_deviation(loads.variance))
         share = drawn.load * inverse(loads.mean)  # a load of one is one part of the expected load's variance
         expected = jnp.maximum(mean + slope * drawn.deviation, 0) + least * drawn.present
-        return Moments(expected, (covariance - slope[:, None] * slope) * share, self.least, with_load=None, third=None)
+        covariance -= slope[:, None] * slope
+        third = self.third
+        if third is not None:
+            # What the load takes away: its own part, and that of the variance, which grows with it; no more than all.
+            total, rest = slope.sum(0), jnp.maximum(covariance.sum((0, 1)), 0)
+            growth = standard_deviation(loads.variance) * inverse(loads.mean)
+            left = third - total**3 * skewness(loads.third, loads.variance) - 3 * total * growth * rest
+            third = jnp.maximum(left, jnp.minimum(third, 0)) * share
+        return Moments(expected, covariance * share, self.least, with_load=None, third=third)
 
     def core_times(self) -> CoreTimes:
         """Returns the time of the core that runs each filter, or of the slowest core where cells are cores."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-_MOST_SKEWNESS = 2.0
+MOST_SKEWNESS = 2.0
 _TINY = 1e-9  # what is no larger is 0, or its inverse would leave the range of 32 bits
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(24)  # of the maximum over columns
 _REACH = 5.0  # standard deviations around a core's mean that the integral spans
@@ -108,7 +108,7 @@ def skewness(third: Array, variance: Array) -> Array:
     """Returns the skewness from the third central moment, no larger than the transformation can serve."""
     positive = variance > _TINY
     ratio = jnp.where(positive, third, 0) / jnp.where(positive, variance, 1) ** 1.5
-    return jnp.clip(ratio, -_MOST_SKEWNESS, _MOST_SKEWNESS)
+    return jnp.clip(ratio, -MOST_SKEWNESS, MOST_SKEWNESS)
 
 
 def expected_rounds(times: CoreTimes, per_round: int) -> Float[Array, "*batch rounds"]:

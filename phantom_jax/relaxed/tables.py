@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from phantom_jax.arch import Phantom2D
 from phantom_jax.layer import Layer
 from phantom_jax.lowering import Streams
-from phantom_jax.relaxed.chunks import Blocks, block_cycles, central_moments
+from phantom_jax.relaxed.chunks import Blocks, block_survival, central_moments
 from phantom_jax.relaxed.engine import job_cycles
 from phantom_jax.relaxed.patterns import pattern_bits, tiled_map
 from phantom_jax.simulate import job_counter
@@ -60,7 +60,7 @@ def traced_tables(
 
     def expected(arguments: tuple[Array, Array]) -> tuple[Array, Array]:
         stream, kernel = arguments
-        mean, variance, _ = central_moments(block_cycles(blocks.take(stream * kernel), arch))
+        mean, variance, _ = central_moments(block_survival(blocks.take(stream * kernel), arch))
         sums = [jax.ops.segment_sum(array, blocks.segment, len(segments)) for array in (mean, variance)]
         return sums[0] * kernel.any(), sums[1] * kernel.any()
 
