@@ -100,11 +100,33 @@ class FidelityConfig:
     scaled: Any = MISSING
 
 
+@dataclasses.dataclass
+class MapConfig:
+    """The map of the comparison."""
+
+    layer: Any = MISSING
+    densities: Any = MISSING
+
+
+@dataclasses.dataclass
+class CompareConfig:
+    """The comparison job, explained in compare.yaml; `experiments.compare_cases.read_settings` validates it."""
+
+    arch: ArchConfig = dataclasses.field(default_factory=ArchConfig)
+    networks: Any = MISSING
+    size: Any = MISSING
+    masks: Any = MISSING
+    seeds: Any = MISSING
+    sizes: Any = MISSING
+    map: MapConfig = dataclasses.field(default_factory=MapConfig)
+
+
 def register() -> None:
     """Makes the schemas known to Hydra."""
     store = ConfigStore.instance()
     store.store(group="schema", name="simulate", node=SimulateConfig)
     store.store(group="schema", name="fidelity", node=FidelityConfig)
+    store.store(group="schema", name="compare", node=CompareConfig)
     store.store(group="schema", name="arch", node=ArchConfig)
     store.store(group="schema", name="synthetic", node=SyntheticConfig)
     store.store(group="schema", name="mobilenet", node=MobileNetConfig)

@@ -5,8 +5,6 @@ with `hydra.run.dir=` that directory, the job measures only what is missing ther
 """
 
 import dataclasses
-import json
-import os
 from typing import Any
 
 import hydra
@@ -26,7 +24,7 @@ def main(config: DictConfig) -> None:
     from rich.measure import Measurement
     from rich.progress import Progress
 
-    from experiments import fidelity_cases, provenance
+    from experiments import fidelity_cases, kept, provenance
     from experiments.figures import save
     from phantom_jax import Phantom2D, fidelity_plotting
     from phantom_jax.fidelity import STUDIES, ErrorCase, summarize, tables
@@ -36,13 +34,13 @@ def main(config: DictConfig) -> None:
     settings = fidelity_cases.read_settings({name: value for name, value in options.items() if name != "arch"})
     layers, masks = fidelity_cases.load_layers(settings)
     directory = command.output_directory()
-    kept = directory / "cases.jsonl"
-    known = fidelity_cases.resume(kept, settings, arch, masks)
+    path = directory / "cases.jsonl"
+    known = fidelity_cases.resume(path, settings, arch, masks)
     planned = list(fidelity_cases.plan(settings, layers, arch))
 
     cases = []
     bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
-    with kept.open("a") as file, bar:
+    with path.open("a") as file, bar:
         task = bar.add_task("", total=len(planned))
         for (study, *identity), measure in planned:
             named = zip(STUDIES[study].identity, identity, strict=True)
@@ -50,9 +48,7 @@ def main(config: DictConfig) -> None:
             case = known.get((study, *identity))
             if case is None:
                 case = measure()
-                file.write(json.dumps(fidelity_cases.to_dict(case), allow_nan=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+                kept.keep(file, fidelity_cases.to_dict(case))
             cases.append(case)
             bar.advance(task)
 

@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import phantom_jax
-from experiments import command
+from experiments import kept
 from phantom_jax import Layer, Phantom2D
 from phantom_jax.checks import integer, number, one_of
 from phantom_jax.fidelity import (
@@ -162,10 +161,8 @@ def plan(
 def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D, masks: Workload | None) -> dict[Key, Case]:
     """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
 
-    A line that was not finished is dropped.
-
     Raises:
-        ValueError: The cases were measured with other settings, or the file is none of this job.
+        ValueError: See `kept.resume`.
     """
     how = {
         **{name: value for name, value in dataclasses.asdict(settings).items() if name not in _SELECTIONS},
@@ -173,20 +170,7 @@ def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D, masks: Workl
         "masks.sha256": None if masks is None else masks.provenance()["sha256"],
         "phantom_jax": phantom_jax.__version__,
     }
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    try:
-        first, *records = [json.loads(line) for line in lines] or [how]
-        differences = [f"{name} {first[name]}, now {value}" for name, value in how.items() if first[name] != value]
-        cases = [_case(record) for record in records]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} must hold cases of this job, a JSON object on each line: {error!r}.") from error
-    if differences:
-        raise ValueError(
-            f"{path} holds cases that were measured with other settings: {'; '.join(differences)}. Set these as they "
-            "were, or another hydra.run.dir."
-        )
-    whole = b"".join(line + b"\n" for line in [json.dumps(how).encode(), *lines[1:]])
-    command.write_whole(path, lambda file: file.write(whole))
+    cases = kept.resume(path, how, _case)
     return {(case.study, *(getattr(case, field) for field in case.identity)): case for case in cases}
 
 

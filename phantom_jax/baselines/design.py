@@ -95,7 +95,10 @@ class Design(abc.ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the name and the parameters of the design as plain values."""
-        return {"design": type(self).__name__, **dataclasses.asdict(self), "array_multipliers": self.array_multipliers}
+        values = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+        return {"design": type(self).__name__, **values, "array_multipliers": self.array_multipliers}
 
     def _layer_report(self, layer: Layer, name: str) -> LayerReport:
         try:

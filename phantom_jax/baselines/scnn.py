@@ -13,7 +13,6 @@ from phantom_jax.baselines.design import Count, Design, effectual_macs, grouped_
 from phantom_jax.checks import integer, one_of
 from phantom_jax.layer import Layer, nonzero
 from phantom_jax.lowering import kernel_index, pad_spatial
-from phantom_jax.mesh import cut_segments
 
 BARRIERS = ("group", "channel")
 _OUTSIDE = 1 << 28  # a coordinate beyond every plane
@@ -184,9 +183,10 @@ class _Convolution:
         design, layer = self._design, self._layer
         plane = self._padded(image)
         activations = self._count(plane)
-        steps = -(-activations // design.activations_per_step)[..., None] * -(-self._weights // design.weights_per_step)[
-            :, :, None
-        ]
+        steps = (
+            -(-activations // design.activations_per_step)[..., None]
+            * -(-self._weights // design.weights_per_step)[:, :, None]
+        )
         cycles = self._bank_cycles(plane, steps.shape) if design.bank_conflicts else steps
         per_channel = cycles.sum(1)  # [Cin, PEs, filter groups]
         groups = layer.feature_group_count
@@ -225,7 +225,9 @@ class _Convolution:
                 counts[:, self._phase(first, second)] = part.reshape(len(plane), -1)
         return counts
 
-    def _bank_cycles(self, plane: np.ndarray, shape: tuple[int, ...]) -> Int64[np.ndarray, "channels phases pes groups"]:
+    def _bank_cycles(
+        self, plane: np.ndarray, shape: tuple[int, ...]
+    ) -> Int64[np.ndarray, "channels phases pes groups"]:
         """Returns the cycles of all steps with their conflicts."""
         design, strides = self._design, np.array(self._strides)
         channel, first, second = np.nonzero(plane)

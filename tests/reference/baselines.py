@@ -198,7 +198,9 @@ def sparten(problem, design):
             for place, k in enumerate(numbers[first : first + held]):
                 units[place if place < design.units else 2 * design.units - 1 - place].append(k)
             for n in range(positions):
-                times = [sum(join(k, n, groups, kernels, windows, channels, per_group, design) for k in u) for u in units]
+                times = [
+                    sum(join(k, n, groups, kernels, windows, channels, per_group, design) for k in u) for u in units
+                ]
                 joined += sum(times)
                 slowest[n] += max(times)
     of_cluster = [sum(slowest[a:b]) for a, b in spread(0, positions, design.clusters)]

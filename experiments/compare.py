@@ -1,0 +1,82 @@
+"""The comparison job: counts networks on Phantom-2D and its rivals, prints ratios, writes results and figures.
+
+`python -m experiments.compare size=64 seeds=[0]`; the last line printed is the output directory. Started again with
+`hydra.run.dir=` that directory, the job counts only what is missing there.
+"""
+
+import dataclasses
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from conf import schema
+from experiments import command
+
+
+@hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="compare")
+@command.job
+def main(config: DictConfig) -> None:
+    """Runs one job."""
+    # JAX takes seconds to import, which --help and tab completion need not wait for.
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.measure import Measurement
+    from rich.progress import Progress
+
+    from experiments import compare_cases, kept, provenance
+    from experiments.figures import save
+    from phantom_jax import Phantom2D, comparison_plotting
+    from phantom_jax.comparison import PAPER_RATIOS, MapPoint, Run, ablation, ratio_rows, tables
+
+    arch = Phantom2D(**command.options(config, "arch"))
+    options: Any = OmegaConf.to_container(config, throw_on_missing=True)
+    settings = compare_cases.read_settings({name: value for name, value in options.items() if name != "arch"})
+    directory = command.output_directory()
+    path = directory / "cases.jsonl"
+    known = compare_cases.resume(path, settings, arch)
+    planned = list(compare_cases.plan(settings, arch))
+
+    cases = []
+    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    with path.open("a") as file, bar:
+        task = bar.add_task("", total=len(planned))
+        for key, count in planned:
+            bar.update(task, description=escape(", ".join(map(str, key[1:]))))
+            case = known.get(key)
+            if case is None:
+                case = count()
+                kept.keep(file, compare_cases.to_dict(case))
+            cases.append(case)
+            bar.advance(task)
+
+    runs = [case for case in cases if isinstance(case, Run)]
+    points = [case for case in cases if isinstance(case, MapPoint)]
+    ratios, variants = ratio_rows(runs), ablation(runs)
+    results = {
+        "schema_version": 1,
+        "settings": dataclasses.asdict(settings),
+        "architecture": dataclasses.asdict(arch),
+        **provenance.collect(),
+        "paper": PAPER_RATIOS,
+        "ratios": ratios,
+        "ablation": variants,
+        "cases": [compare_cases.to_dict(case) for case in cases],
+    }
+    command.write_csv(directory / "results.csv", ratios)
+    command.write_json(directory / "results.json", results)
+    for name, figure in comparison_plotting.figures(runs, points, variants).items():
+        save(figure, directory / name)
+
+    console = Console()
+    for table in tables(ratios, variants):
+        console.width = max(
+            console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum
+        )
+        console.print(table)
+    print(directory, flush=True)
+
+
+if __name__ == "__main__":
+    schema.register()
+    command.run(main)

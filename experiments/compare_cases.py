@@ -1,0 +1,162 @@
+"""The comparison job: its settings, the cases that they plan, and those that a run has kept."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import phantom_jax
+from experiments import kept
+from phantom_jax import Layer, Phantom2D
+from phantom_jax.checks import integer, number, one_of
+from phantom_jax.comparison import PHANTOM, LayerCycles, MapPoint, Run, measure_point, rivals, run_design, variants
+from phantom_jax.workloads import NETWORKS, SyntheticWorkload
+from phantom_jax.workloads.synthetic import KINDS
+
+Case = Run | MapPoint
+Key = tuple[Any, ...]  # a kind of case, and the identity of one of them
+
+SIZES = ("published", "equal")
+_CASES: dict[str, type[Case]] = {"run": Run, "map": MapPoint}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The options of conf/compare.yaml, which explains them."""
+
+    networks: tuple[str, ...]
+    size: int
+    masks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    sizes: tuple[str, ...]
+    map_layer: str
+    map_densities: tuple[float, ...]
+
+
+def read_settings(options: Mapping[str, Any]) -> Settings:
+    """Returns validated settings.
+
+    Args:
+        options: The configuration as plain values, without `arch`.
+
+    Raises:
+        ValueError: An option is unknown or not valid.
+    """
+    options = {**options, **{f"map.{name}": value for name, value in dict(options["map"]).items()}}
+    del options["map"]
+    known = ("networks", "size", "masks", "seeds", "sizes", "map.layer", "map.densities")
+    for name in options:
+        if name not in known:
+            raise ValueError(f"there is no option {name}; those of this job are arch, {', '.join(known)}.")
+
+    def each(key: str, check: Callable[[str, Any], Any], least: int = 1) -> tuple[Any, ...]:
+        values = options[key]
+        if not isinstance(values, list) or len(values) < least:
+            raise ValueError(f"{key} must be a list{' that is not empty' * least}, got {values!r}.")
+        return tuple(dict.fromkeys(check(f"{key}[{index}]", value) for index, value in enumerate(values)))
+
+    size = integer("size", options["size"], minimum=1)
+    return Settings(
+        networks=each("networks", functools.partial(_network, size)),
+        size=size,
+        masks=each("masks", lambda key, value: one_of(key, value, KINDS)),
+        seeds=each("seeds", lambda key, value: integer(key, value, minimum=0, maximum=2**64 - 1)),
+        sizes=each("sizes", lambda key, value: one_of(key, value, SIZES)),
+        map_layer=_layer(size, "map.layer", options["map.layer"]),
+        map_densities=each(
+            "map.densities",
+            lambda key, value: number(key, value, "a number above 0, up to 1", lambda density: 0 < density <= 1),
+            least=0,
+        ),
+    )
+
+
+def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[Key, Callable[[], Case]]]:
+    """Yields every case that is to be counted: its key, and what counts it."""
+    load = functools.lru_cache(maxsize=1)(functools.partial(_load, settings.size))  # of cases that follow each other
+    for network in settings.networks:
+        for masks in settings.masks:
+            for seed in settings.seeds:
+                designs: list[tuple[str, str, Any]] = [(PHANTOM, "published", arch)]
+                designs += [
+                    (name, size, design) for size in settings.sizes for name, design in rivals(arch, size).items()
+                ]
+                designs += [(name, "published", design) for name, design in variants(arch).items() if name != PHANTOM]
+                for name, size, design in designs:
+                    of = {"network": network, "masks": masks, "seed": seed, "name": name, "size": size}
+                    yield (
+                        ("run", *of.values()),
+                        lambda of=of, design=design: run_design(
+                            load(of["network"], of["masks"], of["seed"]), design, **of
+                        ),
+                    )
+    network, _, layer = settings.map_layer.partition("/")
+    for weights in settings.map_densities:
+        for activations in settings.map_densities:
+            of = {"weight_density": weights, "activation_density": activations}
+            yield (
+                ("map", settings.map_layer, *of.values()),
+                lambda of=of: measure_point(_map_layer(settings, network, layer, **of), arch, **of),
+            )
+
+
+def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D) -> dict[Key, Case]:
+    """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
+
+    Raises:
+        ValueError: See `kept.resume`.
+    """
+    how = {
+        "size": settings.size,
+        **{f"arch.{name}": value for name, value in dataclasses.asdict(arch).items()},
+        "phantom_jax": phantom_jax.__version__,
+    }
+    cases = kept.resume(path, how, _case)
+    return {(case.case, *(getattr(case, field) for field in case.identity)): case for case in cases}
+
+
+def to_dict(case: Case) -> dict[str, Any]:
+    """Returns a case as plain values."""
+    return {"case": case.case, **dataclasses.asdict(case)}
+
+
+def _case(record: dict[str, Any]) -> Case:
+    values = dict(record)
+    kind = _CASES[values.pop("case")]
+    if kind is Run:
+        values["layers"] = tuple(LayerCycles(**layer) for layer in values["layers"])
+    return kind(**values)
+
+
+def _load(size: int, network: str, masks: str, seed: int) -> list[Layer]:
+    name, _, densities = network.partition("/")
+    return list(SyntheticWorkload(NETWORKS[name](size), seed=seed, densities=densities, masks=masks))
+
+
+def _map_layer(
+    settings: Settings, network: str, layer: str, *, weight_density: float, activation_density: float
+) -> Layer:
+    drawn = SyntheticWorkload(
+        NETWORKS[network](settings.size),
+        seed=settings.seeds[0],
+        weight_density=weight_density,
+        activation_density=activation_density,
+    )
+    return dataclasses.replace(drawn[drawn.names.index(layer)], name=settings.map_layer)
+
+
+def _network(size: int, key: str, value: Any) -> str:
+    name, _, densities = str(value).partition("/")
+    if name not in NETWORKS:
+        raise ValueError(f"{key} must be NETWORK/DENSITIES, of a network of {', '.join(NETWORKS)}; got {value!r}.")
+    one_of(f"{key}, after {name}/,", densities, tuple(NETWORKS[name](size).tables))
+    return value
+
+
+def _layer(size: int, key: str, value: Any) -> str:
+    network, _, layer = str(value).partition("/")
+    if network not in NETWORKS:
+        raise ValueError(f"{key} must be NETWORK/LAYER, of a network of {', '.join(NETWORKS)}; got {value!r}.")
+    one_of(f"{key}, after {network}/,", layer, tuple(shape.name for shape in NETWORKS[network](size).layers))
+    return value

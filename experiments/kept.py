@@ -1,0 +1,49 @@
+"""Cases that a job keeps as it measures them, a JSON object on each line, so that it can go on where it was stopped."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import IO, Any, TypeVar
+
+from experiments import command
+
+Case = TypeVar("Case")
+
+
+def resume(path: pathlib.Path, how: Mapping[str, Any], read: Callable[[dict[str, Any]], Case]) -> list[Case]:
+    """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
+
+    A line that was not finished is dropped.
+
+    Args:
+        path: The file; it need not exist.
+        how: What cases depend on beside what names them, as plain values.
+        read: Makes a case from its record.
+
+    Raises:
+        ValueError: The cases were measured with other settings, or the file is none of this job.
+    """
+    how = json.loads(json.dumps(how))
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    try:
+        first, *records = [json.loads(line) for line in lines] or [how]
+        differences = [f"{name} {first[name]}, now {value}" for name, value in how.items() if first[name] != value]
+        cases = [read(record) for record in records]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} must hold cases of this job, a JSON object on each line: {error!r}.") from error
+    if differences:
+        raise ValueError(
+            f"{path} holds cases that were measured with other settings: {'; '.join(differences)}. Set these as they "
+            "were, or another hydra.run.dir."
+        )
+    whole = b"".join(line + b"\n" for line in [json.dumps(how).encode(), *lines[1:]])
+    command.write_whole(path, lambda file: file.write(whole))
+    return cases
+
+
+def keep(file: IO[str], record: Mapping[str, Any]) -> None:
+    """Appends a record, on disk before it returns."""
+    file.write(json.dumps(record, allow_nan=False) + "\n")
+    file.flush()
+    os.fsync(file.fileno())

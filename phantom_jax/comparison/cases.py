@@ -1,0 +1,47 @@
+"""What is counted: one frozen dataclass per kind of case, of plain values alone."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCycles:
+    """What one layer takes on one design."""
+
+    name: str
+    cycles: int
+    dense_macs: int
+    effectual_macs: int
+    supported: bool  # by the published design
+    stack: Mapping[str, int]  # slots
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A network on a design."""
+
+    case: ClassVar[str] = "run"
+    identity: ClassVar[tuple[str, ...]] = ("network", "masks", "seed", "design", "size")
+
+    network: str  # with its density table, as "vgg16/han"
+    masks: str  # "iid" or "channel"
+    seed: int
+    design: str
+    size: str  # "published", or "equal" to the multipliers of Phantom-2D
+    multipliers: int  # that the cycles are for
+    array_multipliers: int
+    layers: tuple[LayerCycles, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class MapPoint:
+    """A layer on Phantom-2D and its rivals, of as many multipliers, at one density of weights and of activations."""
+
+    case: ClassVar[str] = "map"
+    identity: ClassVar[tuple[str, ...]] = ("layer", "weight_density", "activation_density")
+
+    layer: str
+    weight_density: float
+    activation_density: float
+    cycles: Mapping[str, int]  # by design
