@@ -121,12 +121,21 @@ class CompareConfig:
     map: MapConfig = dataclasses.field(default_factory=MapConfig)
 
 
+@dataclasses.dataclass
+class ValidateConfig:
+    """The validation job."""
+
+    size: Any = MISSING
+    seed: Any = MISSING
+
+
 def register() -> None:
     """Makes the schemas known to Hydra."""
     store = ConfigStore.instance()
     store.store(group="schema", name="simulate", node=SimulateConfig)
     store.store(group="schema", name="fidelity", node=FidelityConfig)
     store.store(group="schema", name="compare", node=CompareConfig)
+    store.store(group="schema", name="validate", node=ValidateConfig)
     store.store(group="schema", name="arch", node=ArchConfig)
     store.store(group="schema", name="synthetic", node=SyntheticConfig)
     store.store(group="schema", name="mobilenet", node=MobileNetConfig)

@@ -1,6 +1,6 @@
 """Performance model of Phantom-2D, a sparse CNN accelerator, in JAX: exact cycle counts, and a differentiable proxy."""
 
-from phantom_jax import workloads
+from phantom_jax import baselines, workloads
 from phantom_jax.arch import Phantom2D
 from phantom_jax.layer import Layer
 from phantom_jax.relaxed import Calibration, calibrate, expected_cycles, expected_cycles_from
@@ -15,6 +15,7 @@ __all__ = [
     "LayerReport",
     "Phantom2D",
     "Report",
+    "baselines",
     "calibrate",
     "core_cycles",
     "expected_cycles",

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
-import matplotlib.ticker
 import numpy as np
 
 from phantom_jax.comparison import PAPER_RATIOS, PHANTOM, RIVALS, MapPoint, Run
@@ -48,7 +47,6 @@ def speedups(runs: Sequence[Run]) -> matplotlib.figure.Figure:
     """Returns Phantom-2D's speed-up over rivals of as many multipliers, per layer and in total, a panel per network."""
     shown = _shown(runs)
     networks = list(dict.fromkeys(run.network for run in shown))
-    most = max(len(run.layers) for run in shown)
     figure = matplotlib.figure.Figure(figsize=(_WIDTH, 3.2 * len(networks)), layout="constrained")
     panels = figure.subplots(len(networks), squeeze=False)[:, 0]
     for axes, network in zip(panels, networks, strict=True):
@@ -71,7 +69,7 @@ def speedups(runs: Sequence[Run]) -> matplotlib.figure.Figure:
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter("{x:g}x")
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small", parse_math=False)
-        axes.set(xlim=(-0.6, most + 0.6), ylabel="speed-up of Phantom-2D")
+        axes.set(xlim=(-0.6, len(names) - 0.4), ylabel="speed-up of Phantom-2D")
         axes.set_title(f"{network}, {of[PHANTOM].masks} masks", fontsize="medium", parse_math=False)
         axes.grid(axis="y", linewidth=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(RIVALS), frameon=False)
@@ -142,7 +140,7 @@ def density_map(points: Sequence[MapPoint]) -> matplotlib.figure.Figure:
         for point in points:
             at = weights.index(point.weight_density), activations.index(point.activation_density)
             values[at] = point.cycles[rival] / point.cycles[PHANTOM] if point.cycles[PHANTOM] else np.nan
-        picture = axes.pcolormesh(activations, weights, values, cmap="cividis", shading="nearest")
+        picture = axes.pcolormesh(activations, weights, values, cmap="cividis", norm="log", shading="nearest")
         if min(len(weights), len(activations)) > 1 and np.nanmin(values) < PAPER_RATIOS[rival] < np.nanmax(values):
             lines = axes.contour(
                 activations, weights, values, levels=[PAPER_RATIOS[rival]], colors="white", linewidths=1.5
@@ -152,7 +150,8 @@ def density_map(points: Sequence[MapPoint]) -> matplotlib.figure.Figure:
         else:
             note = f", paper's {PAPER_RATIOS[rival]:g}x nowhere"
         axes.set_title(f"over {rival}{note}", fontsize="medium")
-        figure.colorbar(picture, ax=axes, format=matplotlib.ticker.FormatStrFormatter("%gx"))
+        ticks = np.geomspace(np.nanmin(values), np.nanmax(values), 5)
+        figure.colorbar(picture, ax=axes, format="%.2gx", ticks=ticks).minorticks_off()
     for axes in panels[2:]:
         axes.set(xlabel="activation density")
     for axes in panels[::2]:

@@ -214,8 +214,8 @@ class Report(_Ratios):
         images = len(self.cycles)
         table = _table("Cycles" + (f", mean of {images} images" if images > 1 else ""))
         table.caption = (
-            "w, a: density of weights and activations. dense: cycles of the same design without skipping. Speed-up over "
-            "that (mapped) and over an ideally filled dense array of as many multipliers (ideal); bound: that of "
+            "w, a: density of weights and activations. dense: cycles of the same design without skipping. Speed-up "
+            "over that (mapped) and over an ideally filled dense array of as many multipliers (ideal); bound: that of "
             "skipping every zero. util: slots with an effectual MAC."
         )
         for header in ("layer", "shape", "w", "a", "mapping"):

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import benchmark_baselines
 import benchmark_proxy
 import benchmark_tables
 
@@ -69,6 +70,7 @@ def main() -> None:
         "devices": lambda: measure_devices(arguments.size),
         "penalty": lambda: benchmark_proxy.measure_penalty(measure),
         "proxy": lambda: child("convolutions", arguments.size, PHANTOM_JAX_CACHE="off"),
+        "baselines": lambda: child("baselines", arguments.size),
     }
     results: dict[str, Any] = {"schema_version": 1, "machine": machine(), **provenance.collect()}
     results |= {"architecture": dataclasses.asdict(Phantom2D()), "repeats": arguments.repeats, "size": arguments.size}
@@ -301,7 +303,11 @@ def peak_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-CHILDREN = {"start": start, "convolutions": benchmark_proxy.convolutions}
+CHILDREN = {
+    "start": start,
+    "convolutions": benchmark_proxy.convolutions,
+    "baselines": benchmark_baselines.baselines,
+}
 
 
 def child(name: str, size: int, **environment: str) -> dict:

@@ -76,6 +76,13 @@ def show(results: dict[str, Any]) -> None:
         "peak_bytes": starts["peak_bytes"],
     }
     table("Expected cycles of VGG16's convolutions, fresh process without a cache", {"": results["proxy"]}, **proxy)
+    baselines = results["baselines"]
+    table(
+        f"Baselines, once: {baselines['total_seconds']:.1f} s in all, at most {baselines['peak_bytes'] / 1e6:.0f} MB",
+        baselines["designs"],
+        vgg16_seconds=("vgg16, ms", milliseconds[1]),
+        mobilenet_v1_seconds=("mobilenet_v1, ms", milliseconds[1]),
+    )
     patterns, reference = results["patterns"], results["reference"]
     console.print(
         f"Pattern tables of VGG16's convolutions: {patterns['seconds']:.2f} s, {patterns['ratio']:.2f}x of the layers "

@@ -33,6 +33,7 @@ def test_benchmark(tmp_path: pathlib.Path) -> None:
     assert len(results["penalty"]) == 3
     assert results["penalty"]["training step"]["of_step"] == 1
     assert 0 < results["proxy"]["seconds"] < results["proxy"]["first_seconds"]
+    assert len(results["baselines"]["designs"]) == 5
     assert done.stdout.splitlines()[-1] == str(tmp_path)
 
 

@@ -151,8 +151,8 @@ class Design(abc.ABC):
 
     def _too_large(self, name: str) -> ValueError:
         return ValueError(
-            f"up to layer {name}, the {self.reported_multipliers} multipliers of {type(self).__name__} offer more slots than 64 "
-            "bits hold."
+            f"up to layer {name}, the {self.reported_multipliers} multipliers of {type(self).__name__} offer more "
+            "slots than 64 bits hold."
         )
 
 

@@ -31,26 +31,26 @@ class EyerissV2(Design):
     """Eyeriss v2 (Chen et al., JETCAS 2019, arXiv:1807.07928).
 
     The paper states: 16 clusters of 12 PEs, two MACs per cycle and PE; weights and activations compressed, a PE skips
-    zeros of both; room for 192 weights and for the partial sums of 32 filters per PE; a flexible network that lets layers
-    of any shape be spread over the PEs along filters, positions, channels and groups. As a whole it states 1470.6 inferences/s of a sparse
-    MobileNetV1 of half width at 128x128 and 200 MHz, about 136,000 cycles.
+    zeros of both; room for 192 weights and for the partial sums of 32 filters per PE; a flexible network that lets
+    layers of any shape be spread over the PEs along filters, positions, channels and groups. As a whole it states
+    1470.6 inferences/s of a sparse MobileNetV1 of half width at 128x128 and 200 MHz, about 136,000 cycles.
 
     SPEC 9 fixes what one PE takes: over its channels and kernel elements, the sum of non-zero activations (as often as
     its output positions meet them) times ceil(non-zero weights / `macs_per_pe`). Beyond SPEC 9, this model defines how
     layers are spread:
 
-    - Each PE has a range of groups, a range of their filters, a range of output positions in row-major order and a range
-      of their channels, with all kernel elements. Ranges of an axis are as equal as can be. No PE has two.
+    - Each PE has a range of groups, a range of their filters, a range of output positions in row-major order and a
+      range of their channels, with all kernel elements. Ranges of an axis are as equal as can be. No PE has two.
     - PEs work in passes: on one group, a block of `psums` filters, and as many pairs of channel and kernel element,
-      in the order of SPEC 3, as `weights` has room for if none is zero, one at least. All PEs go through their groups, blocks
-      and pairs in the same order, and wait for each other at the end of each pass, since they share what the network
-      brings; with `barrier="layer"`, at the end of the layer only.
-    - The ranges are those of fewest cycles for a layer without zeros and padding, of all that have no more PEs than there
-      are. Of equals, the ones with the fewest PEs are taken, then the fewest ranges of filters, of channels, of
+      in the order of SPEC 3, as `weights` has room for if none is zero, one at least. All PEs go through their groups,
+      blocks and pairs in the same order, and wait for each other at the end of each pass, since they share what the
+      network brings; with `barrier="layer"`, at the end of the layer only.
+    - The ranges are those of fewest cycles for a layer without zeros and padding, of all that have no more PEs than
+      there are. Of equals, the ones with the fewest PEs are taken, then the fewest ranges of filters, of channels, of
       positions. They do not depend on the masks.
 
-    The stack: `effectual`; `fragmentation`, MACs of a PE that the last weights of an activation leave empty; `inter_pe`,
-    PEs that wait for the slowest; `idle`, PEs that the ranges leave out.
+    The stack: `effectual`; `fragmentation`, MACs of a PE that the last weights of an activation leave empty;
+    `inter_pe`, PEs that wait for the slowest; `idle`, PEs that the ranges leave out.
 
     Every layer counts as supported: convolutions of any stride, depthwise and fully connected layers are the paper's.
 

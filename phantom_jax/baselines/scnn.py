@@ -32,14 +32,14 @@ class SCNN(Design):
     """SCNN (Parashar et al., ISCA 2017, arXiv:1708.04485).
 
     The paper states: 8x8 PEs, each multiplying 4 weights with 4 activations per cycle, 32 accumulator banks of 32
-    entries per PE; the input plane is tiled over the PEs and stays, weights are broadcast in groups of filters; PEs wait
-    for each other at the end of a group. It states 3.52 times the speed of its dense counterpart of 1024 multipliers on
-    VGG16's convolutions, 0.79 of it at densities of 1 and about 24 times at 0.1.
+    entries per PE; the input plane is tiled over the PEs and stays, weights are broadcast in groups of filters; PEs
+    wait for each other at the end of a group. It states 3.52 times the speed of its dense counterpart of 1024
+    multipliers on VGG16's convolutions, 0.79 of it at densities of 1 and about 24 times at 0.1.
 
     SPEC 9 fixes the model. Per filter group, input channel and PE, ceil(A / activations_per_step) *
     ceil(Q / weights_per_step) steps, A the non-zero activations of the PE's tile of the zero-padded plane, Q the
-    non-zero weights of the group in that channel. Products outside the output take slots. Halos are exchanged meanwhile.
-    Beyond SPEC 9:
+    non-zero weights of the group in that channel. Products outside the output take slots. Halos are exchanged
+    meanwhile. Beyond SPEC 9:
 
     - Strides: an activation's phase is its coordinate in the padded plane modulo the stride, a weight's its place in
       the kernel, dilation included, modulo the stride. So exactly those multiply that can meet in some output. Strides
@@ -183,10 +183,8 @@ class _Convolution:
         design, layer = self._design, self._layer
         plane = self._padded(image)
         activations = self._count(plane)
-        steps = (
-            -(-activations // design.activations_per_step)[..., None]
-            * -(-self._weights // design.weights_per_step)[:, :, None]
-        )
+        hands = -(-activations // design.activations_per_step)[..., None]
+        steps = hands * -(-self._weights // design.weights_per_step)[:, :, None]
         cycles = self._bank_cycles(plane, steps.shape) if design.bank_conflicts else steps
         per_channel = cycles.sum(1)  # [Cin, PEs, filter groups]
         groups = layer.feature_group_count
@@ -247,8 +245,9 @@ class _Convolution:
             owners.append(np.searchsorted(self._starts, number, "right") - 1)
             coordinates = [np.full(len(channel), each // stride) for each, stride in zip(place, strides, strict=True)]
             at.append(np.stack([*coordinates, filter_], 1))
-        weights = banks.deal(*map(np.concatenate, (queues, owners, at)), design.weights_per_step, _OUTSIDE)
-        counts = (shape[0] * shape[1], *shape[2:])
+        queue, owner, operands = map(np.concatenate, (queues, owners, at))
+        weights = banks.deal(queue, owner, operands, design.weights_per_step, _OUTSIDE)
+        counts = (shape[0] * shape[1], shape[2], shape[3])
         return banks.step_cycles(activations, weights, counts, self._plane, design.banks).reshape(shape)
 
 

@@ -40,8 +40,8 @@ class SparTen(Design):
     - Cluster c has positions floor(c * N / clusters) up to floor((c + 1) * N / clusters), in row-major order. It takes
       all filters, as many at a time as its units hold. Clusters wait for each other at the end of the layer.
     - With greedy balance, a group's filters are sorted by their non-zero weights, descending and stable, and taken 2 *
-      units at a time; unit u holds filters u and 2 * units - 1 - u of these. Of fewer than 2 * units, the sparsest lack,
-      so no more than `units` filters are one to a unit. Without balance, `units` filters are taken at a time.
+      units at a time; unit u holds filters u and 2 * units - 1 - u of these. Of fewer than 2 * units, the sparsest
+      lack, so no more than `units` filters are one to a unit. Without balance, `units` filters are taken at a time.
     - Groups: as many whole ones are taken at a time as the units hold, and all their channels are broadcast; groups of
       more filters one by one. A depthwise layer thus broadcasts as many channels as it has filters at a time.
     - A layer of few positions leaves clusters idle. Fully connected layers, which keep one cluster busy, are not

@@ -1,5 +1,6 @@
 """The paper's comparison: Phantom-2D and its rivals over the same masks, what each takes, and the ratios."""
 
+from phantom_jax.comparison import validation
 from phantom_jax.comparison.cases import LayerCycles, MapPoint, Run
 from phantom_jax.comparison.designs import PAPER_RATIOS, PHANTOM, RIVALS, rivals, variants
 from phantom_jax.comparison.measure import measure_point, run_design
@@ -19,5 +20,6 @@ __all__ = [
     "rivals",
     "run_design",
     "tables",
+    "validation",
     "variants",
 ]

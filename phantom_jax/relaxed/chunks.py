@@ -56,7 +56,7 @@ def rotate(columns: Array, intra_balance: bool) -> Array:
 def block_survival(
     bits: Float[Array, "*batch blocks lookahead pes threads"], arch: Phantom2D
 ) -> Float[Array, "*batch blocks cycles"]:
-    """Returns the chances of blocks to last more than 1, 2, ... L - 1 cycles, where their effectual bits are independent.
+    """Returns the chances of blocks to last more than 1, 2, ... L - 1 cycles, where effectual bits are independent.
 
     Also small chances are exact to the last bits, as a difference of two that are nearly 1 would not be.
     """

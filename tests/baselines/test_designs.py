@@ -40,6 +40,11 @@ DESIGNS = (Dense(), Dense(arch=Phantom2D()), SCNN(), SparTen(), EyerissV2())
 CONV = Layer.conv(np.ones((3, 3, 4, 6)), np.ones((2, 8, 8, 4)), name="conv")
 
 
+def wrong(value: Any) -> Any:
+    """What the types forbid."""
+    return value
+
+
 def check(design: Design, layer: Layer, padding: Any, expected: Any) -> None:
     """Compares all images of a layer with the reference, and the cycles of masks of ones."""
     counted = design.simulate(layer).layers[0]
@@ -170,22 +175,22 @@ def test_dense_arrays_are_filled_or_mapped() -> None:
     [
         (lambda: Dense(multipliers=0), "multipliers must be a positive integer, got 0"),
         (lambda: Dense(multipliers=9, arch=Phantom2D()), "multipliers must be None, or the 252 of arch"),
-        (lambda: Dense(arch="phantom"), "arch must be a Phantom2D, got 'phantom'"),
+        (lambda: Dense(arch=wrong("phantom")), "arch must be a Phantom2D, got 'phantom'"),
         (lambda: SCNN(barrier="layer"), "barrier must be one of group, channel, got 'layer'"),
-        (lambda: SCNN(bank_conflicts=1), "bank_conflicts must be true or false, got 1"),
-        (lambda: SCNN(pe_grid=8), "pe_grid must be a pair of positive integers, got 8"),
+        (lambda: SCNN(bank_conflicts=wrong(1)), "bank_conflicts must be true or false, got 1"),
+        (lambda: SCNN(pe_grid=wrong(8)), "pe_grid must be a pair of positive integers, got 8"),
         (lambda: SCNN(pe_grid=(8, 0)), r"pe_grid\[1\] must be a positive integer, got 0"),
-        (lambda: SCNN(accumulators=2.5), "accumulators must be a positive integer, got 2.5"),
+        (lambda: SCNN(accumulators=wrong(2.5)), "accumulators must be a positive integer, got 2.5"),
         (lambda: SCNN(bank_conflicts=True, weights_per_step=17), "bank_conflicts must be false with more than 64"),
         (lambda: SCNN.scaled(0), "multipliers must be a positive integer, got 0"),
         (lambda: SCNN(equal_multipliers=-1), "equal_multipliers must be a positive integer, got -1"),
         (lambda: SparTen(units=True), "units must be a positive integer, got True"),
-        (lambda: SparTen(greedy_balance="yes"), "greedy_balance must be true or false, got 'yes'"),
+        (lambda: SparTen(greedy_balance=wrong("yes")), "greedy_balance must be true or false, got 'yes'"),
         (lambda: EyerissV2(psums=0), "psums must be a positive integer, got 0"),
         (lambda: EyerissV2(barrier="channel"), "barrier must be one of pass, layer, got 'channel'"),
         (lambda: SCNN().simulate([]), "layers must hold at least one Layer"),
-        (lambda: SCNN().simulate(3), "layers must be a Layer or a sequence of them, got 3"),
-        (lambda: SparTen().simulate([CONV, "x"]), r"layers\[1\] must be a Layer, got 'x'"),
+        (lambda: SCNN().simulate(wrong(3)), "layers must be a Layer or a sequence of them, got 3"),
+        (lambda: SparTen().simulate(wrong([CONV, "x"])), r"layers\[1\] must be a Layer, got 'x'"),
         (
             lambda: SCNN().simulate(Layer.conv(np.ones((1, 1, 1, 2, 2)), np.ones((1, 2, 2, 2, 2)), name="deep")),
             "SCNN cannot run layer deep: it must have one or two spatial axes, got 3",

@@ -1,11 +1,12 @@
 """The baselines in scalar Python, written from their rules (SPEC 9 and the docstrings), for one image of a layer.
 
-Each function returns a dictionary: `cycles`, and the slots of its stack without `effectual`. Like `scalar`, nothing here
-is fast and nothing is shared with the package.
+Each function returns a dictionary: `cycles`, and the slots of its stack without `effectual`. Like `scalar`, nothing
+here is fast and nothing is shared with the package.
 """
 
 import itertools
 import math
+from typing import Any
 
 from tests.reference import scalar
 
@@ -53,8 +54,8 @@ def padded_plane(problem):
         if problem.activations[index] != 0:
             *place, channel = index
             at = [low + p * d for low, p, d in zip(lows, place, problem.input_dilation, strict=True)]
-            ones.add((channel, *(at + [0])[:2]))
-    return ones, (size + [1])[:2], (list(shape) + [1])[:2]
+            ones.add((channel, *[*at, 0][:2]))
+    return ones, [*size, 1][:2], [*shape, 1][:2]
 
 
 def bank_of(k, w, h, banks):
@@ -111,7 +112,7 @@ def scnn(problem, design):
                         queue = []
                         for tap in itertools.product(*(range(n) for n in kernel)):
                             at = [t * d for t, d in zip(tap, problem.kernel_dilation, strict=True)]
-                            r, s = (at + [0])[:2]
+                            r, s = [*at, 0][:2]
                             if (r % strides[0], s % strides[1]) == phase:
                                 queue += [(r, s, k) for k in numbers if problem.weights[(*tap, c, k)] != 0]
                         more, lasted = queue_cycles(acts, queue, strides, plane, design)
@@ -198,9 +199,8 @@ def sparten(problem, design):
             for place, k in enumerate(numbers[first : first + held]):
                 units[place if place < design.units else 2 * design.units - 1 - place].append(k)
             for n in range(positions):
-                times = [
-                    sum(join(k, n, groups, kernels, windows, channels, per_group, design) for k in u) for u in units
-                ]
+                joins = {k: join(k, n, groups, kernels, windows, channels, per_group, design) for u in units for k in u}
+                times = [sum(joins[k] for k in unit) for unit in units]
                 joined += sum(times)
                 slowest[n] += max(times)
     of_cluster = [sum(slowest[a:b]) for a, b in spread(0, positions, design.clusters)]
@@ -242,7 +242,7 @@ def eyeriss_v2(problem, design):
         blocks = [min(design.psums, count - at) for at in range(0, count, design.psums)]
         return sum(-(-block // design.macs_per_pe) for block in blocks)
 
-    best = None
+    best: Any = None
     for parts in itertools.product(*(range(1, min(size, pes) + 1) for size in sizes)):
         if math.prod(parts) > pes:
             continue

@@ -1,0 +1,44 @@
+"""The validation job: the baselines beside published figures, as a table and `results.json`.
+
+`python -m experiments.validate`; the last line printed is the output directory.
+"""
+
+import dataclasses
+
+import hydra
+from omegaconf import DictConfig
+
+from conf import schema
+from experiments import command
+
+
+@hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="validate")
+@command.job
+def main(config: DictConfig) -> None:
+    """Runs one job."""
+    # JAX takes seconds to import, which --help and tab completion need not wait for.
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from experiments import provenance
+    from phantom_jax.checks import integer
+    from phantom_jax.comparison import validation
+
+    seed = integer("seed", config.seed, minimum=0, maximum=2**64 - 1)
+    planned = list(validation.checks(config.size, seed))
+    found = []
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        for measure in bar.track(planned, description="Validating"):
+            found += measure()
+    directory = command.output_directory()
+    rows = [{**dataclasses.asdict(check), "deviation": check.deviation} for check in found]
+    results = {"schema_version": 1, "size": config.size, "seed": seed, **provenance.collect(), "checks": rows}
+    command.write_csv(directory / "results.csv", rows)
+    command.write_json(directory / "results.json", results)
+    Console(width=130).print(validation.table(found))
+    print(directory, flush=True)
+
+
+if __name__ == "__main__":
+    schema.register()
+    command.run(main)
