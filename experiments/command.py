@@ -9,7 +9,7 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from hydra.core.hydra_config import HydraConfig
@@ -89,6 +89,24 @@ def options(config: DictConfig, group: str) -> dict[str, Any]:
         if name not in known:
             raise ValueError(f"{group} has no option {name}; its options are {', '.join(known)}.")
     return values
+
+
+def each(options: Mapping[str, Any], key: str, check: Callable[[str, Any], Any], least: int = 1) -> tuple[Any, ...]:
+    """Returns the entries of an option that is a list, each once.
+
+    Args:
+        options: The options by name.
+        key: The name of the list.
+        check: Returns an entry, given its name and itself, or raises a `ValueError`.
+        least: 1 where the list must not be empty, else 0.
+
+    Raises:
+        ValueError: It is no list, empty, or an entry is not valid.
+    """
+    values = options[key]
+    if not isinstance(values, list) or len(values) < least:
+        raise ValueError(f"{key} must be a list{' that is not empty' * least}, got {values!r}.")
+    return tuple(dict.fromkeys(check(f"{key}[{index}]", value) for index, value in enumerate(values)))
 
 
 def output_directory() -> pathlib.Path:

@@ -19,15 +19,11 @@ from experiments import command
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.measure import Measurement
-    from rich.progress import Progress
-
     from experiments import compare_cases, kept, provenance
     from experiments.figures import save
     from phantom_jax import Phantom2D, comparison_plotting
     from phantom_jax.comparison import PAPER_RATIOS, MapPoint, Run, ablation, ratio_rows, tables
+    from phantom_jax.report import print_tables
 
     arch = Phantom2D(**command.options(config, "arch"))
     options: Any = OmegaConf.to_container(config, throw_on_missing=True)
@@ -37,19 +33,7 @@ def main(config: DictConfig) -> None:
     known = compare_cases.resume(path, settings, arch)
     planned = list(compare_cases.plan(settings, arch))
 
-    cases = []
-    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
-    with path.open("a") as file, bar:
-        task = bar.add_task("", total=len(planned))
-        for key, count in planned:
-            bar.update(task, description=escape(", ".join(map(str, key[1:]))))
-            case = known.get(key)
-            if case is None:
-                case = count()
-                kept.keep(file, compare_cases.to_dict(case))
-            cases.append(case)
-            bar.advance(task)
-
+    cases = kept.collect(path, planned, known, compare_cases.to_dict, lambda key: ", ".join(map(str, key[1:])))
     runs = [case for case in cases if isinstance(case, Run)]
     points = [case for case in cases if isinstance(case, MapPoint)]
     ratios, variants = ratio_rows(runs), ablation(runs)
@@ -68,12 +52,7 @@ def main(config: DictConfig) -> None:
     for name, figure in comparison_plotting.figures(runs, points, variants).items():
         save(figure, directory / name)
 
-    console = Console()
-    for table in tables(ratios, variants):
-        console.width = max(
-            console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum
-        )
-        console.print(table)
+    print_tables(tables(ratios, variants))
     print(directory, flush=True)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import phantom_jax
-from experiments import kept
+from experiments import command, kept
+from experiments.workload import layer_name
 from phantom_jax import Layer, Phantom2D
 from phantom_jax.checks import integer, number, one_of
 from phantom_jax.comparison import PHANTOM, LayerCycles, MapPoint, Run, measure_point, rivals, run_design, variants
@@ -15,7 +16,6 @@ from phantom_jax.workloads import NETWORKS, SyntheticWorkload
 from phantom_jax.workloads.synthetic import KINDS
 
 Case = Run | MapPoint
-Key = tuple[Any, ...]  # a kind of case, and the identity of one of them
 
 SIZES = ("published", "equal")
 _CASES: dict[str, type[Case]] = {"run": Run, "map": MapPoint}
@@ -50,12 +50,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         if name not in known:
             raise ValueError(f"there is no option {name}; those of this job are arch, {', '.join(known)}.")
 
-    def each(key: str, check: Callable[[str, Any], Any], least: int = 1) -> tuple[Any, ...]:
-        values = options[key]
-        if not isinstance(values, list) or len(values) < least:
-            raise ValueError(f"{key} must be a list{' that is not empty' * least}, got {values!r}.")
-        return tuple(dict.fromkeys(check(f"{key}[{index}]", value) for index, value in enumerate(values)))
-
+    each = functools.partial(command.each, options)
     size = integer("size", options["size"], minimum=1)
     return Settings(
         networks=each("networks", functools.partial(_network, size)),
@@ -63,7 +58,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         masks=each("masks", lambda key, value: one_of(key, value, KINDS)),
         seeds=each("seeds", lambda key, value: integer(key, value, minimum=0, maximum=2**64 - 1)),
         sizes=each("sizes", lambda key, value: one_of(key, value, SIZES)),
-        map_layer=_layer(size, "map.layer", options["map.layer"]),
+        map_layer=layer_name(size, "map.layer", options["map.layer"]),
         map_densities=each(
             "map.densities",
             lambda key, value: number(key, value, "a number above 0, up to 1", lambda density: 0 < density <= 1),
@@ -72,7 +67,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     )
 
 
-def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[Key, Callable[[], Case]]]:
+def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[kept.Key, Callable[[], Case]]]:
     """Yields every case that is to be counted: its key, and what counts it."""
     load = functools.lru_cache(maxsize=1)(functools.partial(_load, settings.size))  # of cases that follow each other
     for network in settings.networks:
@@ -101,7 +96,7 @@ def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[Key, Callable[[]
             )
 
 
-def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D) -> dict[Key, Case]:
+def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D) -> dict[kept.Key, Case]:
     """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
 
     Raises:
@@ -151,12 +146,4 @@ def _network(size: int, key: str, value: Any) -> str:
     if name not in NETWORKS:
         raise ValueError(f"{key} must be NETWORK/DENSITIES, of a network of {', '.join(NETWORKS)}; got {value!r}.")
     one_of(f"{key}, after {name}/,", densities, tuple(NETWORKS[name](size).tables))
-    return value
-
-
-def _layer(size: int, key: str, value: Any) -> str:
-    network, _, layer = str(value).partition("/")
-    if network not in NETWORKS:
-        raise ValueError(f"{key} must be NETWORK/LAYER, of a network of {', '.join(NETWORKS)}; got {value!r}.")
-    one_of(f"{key}, after {network}/,", layer, tuple(shape.name for shape in NETWORKS[network](size).layers))
     return value

@@ -20,14 +20,12 @@ def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
     from rich.console import Console
-    from rich.markup import escape
-    from rich.measure import Measurement
-    from rich.progress import Progress
 
     from experiments import fidelity_cases, kept, provenance
     from experiments.figures import save
     from phantom_jax import Phantom2D, fidelity_plotting
     from phantom_jax.fidelity import STUDIES, ErrorCase, summarize, tables
+    from phantom_jax.report import print_tables
 
     arch = Phantom2D(**command.options(config, "arch"))
     options: Any = OmegaConf.to_container(config, throw_on_missing=True)
@@ -38,20 +36,12 @@ def main(config: DictConfig) -> None:
     known = fidelity_cases.resume(path, settings, arch, masks)
     planned = list(fidelity_cases.plan(settings, layers, arch))
 
-    cases = []
-    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
-    with path.open("a") as file, bar:
-        task = bar.add_task("", total=len(planned))
-        for (study, *identity), measure in planned:
-            named = zip(STUDIES[study].identity, identity, strict=True)
-            bar.update(task, description=escape(f"{study}: {', '.join(f'{name} {value}' for name, value in named)}"))
-            case = known.get((study, *identity))
-            if case is None:
-                case = measure()
-                kept.keep(file, fidelity_cases.to_dict(case))
-            cases.append(case)
-            bar.advance(task)
+    def describe(key: kept.Key) -> str:
+        study, *identity = key
+        named = zip(STUDIES[study].identity, identity, strict=True)
+        return f"{study}: {', '.join(f'{name} {value}' for name, value in named)}"
 
+    cases = kept.collect(path, planned, known, fidelity_cases.to_dict, describe)
     summary, rows = summarize(cases), [fidelity_cases.to_dict(case) for case in cases]
     results = {
         "schema_version": 1,
@@ -71,11 +61,7 @@ def main(config: DictConfig) -> None:
     console = Console()
     for note in masks.notes if masks else ():
         console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
-    for table in tables(summary):
-        console.width = max(
-            console.width, Measurement.get(console, console.options.update(max_width=1000), table).maximum
-        )
-        console.print(table)
+    print_tables(tables(summary), console)
     print(directory, flush=True)
 
 

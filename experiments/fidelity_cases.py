@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import phantom_jax
-from experiments import kept
+from experiments import command, kept
+from experiments.workload import layer_name
 from phantom_jax import Layer, Phantom2D
 from phantom_jax.checks import integer, number, one_of
 from phantom_jax.fidelity import (
@@ -21,8 +22,6 @@ from phantom_jax.fidelity import (
     measure_stale,
 )
 from phantom_jax.workloads import NETWORKS, SyntheticWorkload, Workload, read_npz
-
-Key = tuple[Any, ...]  # a study, and the identity of one of its cases
 
 _MEASURES: dict[str, Callable[..., Case]] = {
     "error": measure_error,
@@ -74,15 +73,10 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     if options["layers"] == [] and masks is None:
         raise ValueError("layers must name at least one layer where masks is null, got none.")
 
-    def each(key: str, check: Callable[[str, Any], Any], least: int = 1) -> tuple[Any, ...]:
-        values = options[key]
-        if not isinstance(values, list) or len(values) < least:
-            raise ValueError(f"{key} must be a list{' that is not empty' * least}, got {values!r}.")
-        return tuple(dict.fromkeys(check(f"{key}[{index}]", value) for index, value in enumerate(values)))
-
+    each = functools.partial(command.each, options)
     return Settings(
         studies=each("studies", lambda key, value: one_of(key, value, tuple(STUDIES))),
-        layers=each("layers", functools.partial(_layer, size), least=0),
+        layers=each("layers", functools.partial(layer_name, size), least=0),
         masks=masks,
         kinds=each("kinds", lambda key, value: one_of(key, value, KINDS)),
         densities=each(
@@ -129,7 +123,7 @@ def load_layers(settings: Settings) -> tuple[dict[str, dict[str, Layer]], Worklo
 
 def plan(
     settings: Settings, layers: Mapping[str, Mapping[str, Layer]], arch: Phantom2D
-) -> Iterator[tuple[Key, Callable[[], Case]]]:
+) -> Iterator[tuple[kept.Key, Callable[[], Case]]]:
     """Yields every case that is to be measured: its key, and what measures it."""
     weights = {"density": settings.density}
     variants: dict[str, list[dict[str, Any]]] = {
@@ -158,7 +152,7 @@ def plan(
                     yield (study, *(of[field] for field in STUDIES[study].identity)), measure
 
 
-def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D, masks: Workload | None) -> dict[Key, Case]:
+def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D, masks: Workload | None) -> dict[kept.Key, Case]:
     """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
 
     Raises:
@@ -189,14 +183,6 @@ def _case(record: dict[str, Any]) -> Case:
         name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
     }
     return STUDIES[values.pop("study")](**values)
-
-
-def _layer(size: int, key: str, value: Any) -> str:
-    network, _, layer = str(value).partition("/")
-    if network not in NETWORKS:
-        raise ValueError(f"{key} must be NETWORK/LAYER, of a network of {', '.join(NETWORKS)}; got {value!r}.")
-    one_of(f"{key}, after {network}/,", layer, tuple(shape.name for shape in NETWORKS[network](size).layers))
-    return value
 
 
 def _count(key: str, value: Any, minimum: int) -> int:

@@ -3,12 +3,13 @@
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import IO, Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from experiments import command
 
 Case = TypeVar("Case")
+Key = tuple[Any, ...]  # a kind of case, and the identity of one of them
 
 
 def resume(path: pathlib.Path, how: Mapping[str, Any], read: Callable[[dict[str, Any]], Case]) -> list[Case]:
@@ -42,8 +43,38 @@ def resume(path: pathlib.Path, how: Mapping[str, Any], read: Callable[[dict[str,
     return cases
 
 
-def keep(file: IO[str], record: Mapping[str, Any]) -> None:
-    """Appends a record, on disk before it returns."""
-    file.write(json.dumps(record, allow_nan=False) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
+def collect(
+    path: pathlib.Path,
+    planned: Sequence[tuple[Key, Callable[[], Case]]],
+    known: Mapping[Key, Case],
+    record: Callable[[Case], Mapping[str, Any]],
+    describe: Callable[[Key], str],
+) -> list[Case]:
+    """Returns all cases that are planned, in order; measures and keeps those that are not known, with a progress bar.
+
+    Args:
+        path: The file, as `resume` left it.
+        planned: Keys of cases, and what measures them.
+        known: Cases that `resume` found.
+        record: Makes a case's record.
+        describe: What the progress bar says of a key.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    cases = []
+    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    with path.open("a") as file, bar:
+        task = bar.add_task("", total=len(planned))
+        for key, measure in planned:
+            bar.update(task, description=escape(describe(key)))
+            case = known.get(key)
+            if case is None:
+                case = measure()
+                file.write(json.dumps(record(case), allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            cases.append(case)
+            bar.advance(task)
+    return cases

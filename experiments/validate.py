@@ -23,6 +23,7 @@ def main(config: DictConfig) -> None:
     from experiments import provenance
     from phantom_jax.checks import integer
     from phantom_jax.comparison import validation
+    from phantom_jax.report import print_tables
 
     seed = integer("seed", config.seed, minimum=0, maximum=2**64 - 1)
     planned = list(validation.checks(config.size, seed))
@@ -35,7 +36,7 @@ def main(config: DictConfig) -> None:
     results = {"schema_version": 1, "size": config.size, "seed": seed, **provenance.collect(), "checks": rows}
     command.write_csv(directory / "results.csv", rows)
     command.write_json(directory / "results.json", results)
-    Console(width=130).print(validation.table(found))
+    print_tables([validation.table(found)])
     print(directory, flush=True)
 
 

@@ -200,12 +200,7 @@ class Report(_Ratios):
 
     def print(self, console: Console | None = None) -> None:
         """Prints the tables in full width, also to a pipe or a narrow terminal, where rich would cut cells short."""
-        console = console or Console()
-        unbounded = console.options.update(max_width=1000)
-        tables = self.tables()
-        console.width = max(console.width, *(Measurement.get(console, unbounded, table).maximum for table in tables))
-        for table in tables:
-            console.print(table)
+        print_tables(self.tables(), console)
 
     def _sum(self, of: Callable[[LayerReport], np.ndarray]) -> Int64[np.ndarray, " batch"]:
         return np.stack([of(layer) for layer in self.layers]).sum(axis=0)
@@ -241,6 +236,15 @@ class Report(_Ratios):
         table.add_section()
         table.add_row("total", *_shares(self), style="bold")
         return table
+
+
+def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:
+    """Prints tables in full width, where rich would cut cells short."""
+    console = console or Console()
+    unbounded = console.options.update(max_width=1000)
+    console.width = max([console.width, *(Measurement.get(console, unbounded, table).maximum for table in tables)])
+    for table in tables:
+        console.print(table)
 
 
 def _table(title: str) -> Table:

@@ -30,7 +30,14 @@ def run_job(job: str, directory: pathlib.Path, *overrides: str) -> subprocess.Co
     return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
 
 
-SMALL = ("size=32", "masks=[channel]", "seeds=[3]", "map.densities=[0.2,0.6]", "map.layer=vgg16/conv3_2")
+SMALL = (
+    "size=32",
+    "masks=[channel]",
+    "seeds=[3]",
+    "sizes=[equal]",
+    "map.densities=[0.2,0.6]",
+    "map.layer=vgg16/conv3_2",
+)
 
 
 def made(design: str, size: str, seed: int, cycles: tuple[int, ...], supported: tuple[bool, ...]) -> Run:
@@ -117,7 +124,7 @@ def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: 
     with (directory / "results.csv").open() as file:
         assert [row["rival"] for row in csv.DictReader(file)] == [row["rival"] for row in results["ratios"]]
     runs = [case for case in results["cases"] if case["case"] == "run"]
-    assert len(runs) == 2 * (1 + 2 * 5 + 9)
+    assert len(runs) == 2 * (1 + 5 + 9)  # the accelerator, rivals, variants
     for case in runs:
         for layer in case["layers"]:
             assert sum(layer["stack"].values()) == layer["cycles"] * case["multipliers"]
