@@ -9,7 +9,7 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from hydra.core.hydra_config import HydraConfig
@@ -91,6 +91,20 @@ def options(config: DictConfig, group: str) -> dict[str, Any]:
     return values
 
 
+def check_names(options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Checks that a job has all of its options and no others.
+
+    Raises:
+        ValueError: It has not.
+    """
+    for name in options:
+        if name not in known:
+            raise ValueError(f"there is no option {name}; those of this job are {', '.join(known)}.")
+    for name in known:
+        if name not in options:
+            raise ValueError(f"option {name} is missing; those of this job are {', '.join(known)}.")
+
+
 def each(options: Mapping[str, Any], key: str, check: Callable[[str, Any], Any], least: int = 1) -> tuple[Any, ...]:
     """Returns the entries of an option that is a list, each once.
 
@@ -107,6 +121,14 @@ def each(options: Mapping[str, Any], key: str, check: Callable[[str, Any], Any],
     if not isinstance(values, list) or len(values) < least:
         raise ValueError(f"{key} must be a list{' that is not empty' * least}, got {values!r}.")
     return tuple(dict.fromkeys(check(f"{key}[{index}]", value) for index, value in enumerate(values)))
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Prints notes, whatever they hold, each on a line."""
+    from rich.console import Console
+
+    for note in notes:
+        Console().print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def output_directory() -> pathlib.Path:

@@ -42,6 +42,7 @@ def main(config: DictConfig) -> None:
         "settings": dataclasses.asdict(settings),
         "architecture": dataclasses.asdict(arch),
         **provenance.collect(),
+        "notes": compare_cases.notes(settings),
         "paper": PAPER_RATIOS,
         "ratios": ratios,
         "ablation": variants,
@@ -52,6 +53,7 @@ def main(config: DictConfig) -> None:
     for name, figure in comparison_plotting.figures(runs, points, variants).items():
         save(figure, directory / name)
 
+    command.tell(results["notes"])
     print_tables(tables(ratios, variants))
     print(directory, flush=True)
 

@@ -43,12 +43,9 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     Raises:
         ValueError: An option is unknown or not valid.
     """
-    options = {**options, **{f"map.{name}": value for name, value in dict(options["map"]).items()}}
-    del options["map"]
-    known = ("networks", "size", "masks", "seeds", "sizes", "map.layer", "map.densities")
-    for name in options:
-        if name not in known:
-            raise ValueError(f"there is no option {name}; those of this job are arch, {', '.join(known)}.")
+    options = {**options, **{f"map.{name}": value for name, value in (options.get("map") or {}).items()}}
+    options.pop("map", None)
+    command.check_names(options, ("networks", "size", "masks", "seeds", "sizes", "map.layer", "map.densities"))
 
     each = functools.partial(command.each, options)
     size = integer("size", options["size"], minimum=1)
@@ -89,11 +86,24 @@ def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[kept.Key, Callab
     network, _, layer = settings.map_layer.partition("/")
     for weights in settings.map_densities:
         for activations in settings.map_densities:
-            of = {"weight_density": weights, "activation_density": activations}
+            of: dict[str, Any] = {
+                "seed": settings.seeds[0],
+                "weight_density": weights,
+                "activation_density": activations,
+            }
             yield (
                 ("map", settings.map_layer, *of.values()),
                 lambda of=of: measure_point(_map_layer(settings, network, layer, **of), arch, **of),
             )
+
+
+def notes(settings: Settings) -> list[str]:
+    """Returns what a user should know about the networks' densities."""
+    found = []
+    for network in settings.networks:
+        name, _, densities = network.partition("/")
+        found += SyntheticWorkload(NETWORKS[name](settings.size), densities=densities).notes
+    return list(dict.fromkeys(found))
 
 
 def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D) -> dict[kept.Key, Case]:
@@ -130,11 +140,11 @@ def _load(size: int, network: str, masks: str, seed: int) -> list[Layer]:
 
 
 def _map_layer(
-    settings: Settings, network: str, layer: str, *, weight_density: float, activation_density: float
+    settings: Settings, network: str, layer: str, *, seed: int, weight_density: float, activation_density: float
 ) -> Layer:
     drawn = SyntheticWorkload(
         NETWORKS[network](settings.size),
-        seed=settings.seeds[0],
+        seed=seed,
         weight_density=weight_density,
         activation_density=activation_density,
     )

@@ -19,7 +19,6 @@ from experiments import command
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
-    from rich.console import Console
 
     from experiments import fidelity_cases, kept, provenance
     from experiments.figures import save
@@ -58,10 +57,8 @@ def main(config: DictConfig) -> None:
     for name, figure in fidelity_plotting.figures(cases).items():
         save(figure, directory / name)
 
-    console = Console()
-    for note in masks.notes if masks else ():
-        console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
-    print_tables(tables(summary), console)
+    command.tell(masks.notes if masks else ())
+    print_tables(tables(summary))
     print(directory, flush=True)
 
 

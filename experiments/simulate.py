@@ -3,8 +3,6 @@
 `python -m experiments.simulate workload=vgg16 arch=phantom_cv`; the last line printed is the output directory.
 """
 
-from collections.abc import Iterable
-
 import hydra
 from omegaconf import DictConfig
 
@@ -45,16 +43,12 @@ def main(config: DictConfig) -> None:
     command.write_csv(directory / "results.csv", report.rows())
     command.write_json(directory / "results.json", results)
 
-    def tell(notes: Iterable[str]) -> None:
-        for note in notes:
-            console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-    tell(workload.notes)
+    command.tell(workload.notes)
     report.print(console)
     if config.figures.write:
         from experiments.figures import write_figures
 
-        tell(write_figures(directory, report, workload, arch, config.figures.layer))
+        command.tell(write_figures(directory, report, workload, arch, config.figures.layer))
     print(directory, flush=True)
 
 

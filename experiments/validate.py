@@ -25,6 +25,7 @@ def main(config: DictConfig) -> None:
     from phantom_jax.comparison import validation
     from phantom_jax.report import print_tables
 
+    command.check_names({str(name): value for name, value in config.items()}, ("size", "seed"))
     seed = integer("seed", config.seed, minimum=0, maximum=2**64 - 1)
     planned = list(validation.checks(config.size, seed))
     found = []

@@ -139,7 +139,11 @@ def density_map(points: Sequence[MapPoint]) -> matplotlib.figure.Figure:
         values = np.full((len(weights), len(activations)), np.nan)
         for point in points:
             at = weights.index(point.weight_density), activations.index(point.activation_density)
-            values[at] = point.cycles[rival] / point.cycles[PHANTOM] if point.cycles[PHANTOM] else np.nan
+            some = point.cycles[PHANTOM] and point.cycles[rival]  # or there is no ratio, or none on a logarithmic axis
+            values[at] = point.cycles[rival] / point.cycles[PHANTOM] if some else np.nan
+        if np.isnan(values).all():
+            axes.set_title(f"over {rival}: no work", fontsize="medium")
+            continue
         picture = axes.pcolormesh(activations, weights, values, cmap="cividis", norm="log", shading="nearest")
         if min(len(weights), len(activations)) > 1 and np.nanmin(values) < PAPER_RATIOS[rival] < np.nanmax(values):
             lines = axes.contour(

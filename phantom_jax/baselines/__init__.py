@@ -6,6 +6,4 @@ from phantom_jax.baselines.eyeriss_v2 import EyerissV2
 from phantom_jax.baselines.scnn import SCNN
 from phantom_jax.baselines.sparten import SparTen
 
-DESIGNS = {"dense": Dense, "scnn": SCNN, "sparten": SparTen, "eyeriss_v2": EyerissV2}
-
-__all__ = ["DESIGNS", "SCNN", "Dense", "Design", "EyerissV2", "SparTen"]
+__all__ = ["SCNN", "Dense", "Design", "EyerissV2", "SparTen"]

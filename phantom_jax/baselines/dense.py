@@ -23,12 +23,12 @@ class Dense(Design):
     The stack: `effectual`; `ineffectual`, MACs with a zero operand, inserted zeros included; `idle`, slots without one.
 
     Attributes:
-        multipliers: Multipliers of the ideal array; those of `arch` if that is given.
+        multipliers: Multipliers of the ideal array, None where `arch` is given.
         arch: The accelerator that gives mesh and mapping, None for the ideal array.
         equal_multipliers: See `Design`.
 
     Raises:
-        ValueError: A parameter is not valid, or `multipliers` is not what `arch` has.
+        ValueError: A parameter is not valid, or both are given.
     """
 
     multipliers: int | None = None
@@ -42,12 +42,8 @@ class Dense(Design):
             self._check_integer("multipliers")
             return
         check_arch(self.arch)
-        if self.multipliers not in (None, self.arch.multipliers):
-            raise ValueError(
-                f"multipliers must be None, or the {self.arch.multipliers} of arch, where arch is given; got "
-                f"{self.multipliers!r}."
-            )
-        object.__setattr__(self, "multipliers", self.arch.multipliers)
+        if self.multipliers is not None:
+            raise ValueError(f"multipliers must be None where arch gives them, got {self.multipliers!r}.")
 
     @classmethod
     def scaled(cls, multipliers: int = 252) -> "Dense":
@@ -57,6 +53,8 @@ class Dense(Design):
     @property
     def array_multipliers(self) -> int:
         """Multipliers of the array."""
+        if self.arch is not None:
+            return self.arch.multipliers
         assert self.multipliers is not None
         return self.multipliers
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64
 
 from phantom_jax.baselines.design import Count, Design, effectual_macs, grouped_weights, nearest_array, tap_windows
 from phantom_jax.layer import Layer
@@ -140,23 +140,23 @@ class SparTen(Design):
             for start in range(0, layer.positions, step):
                 slab = windows[start : start + step, :, broadcast.channels]
                 joins = self._joins(slab.reshape(len(slab), -1), broadcast.weights)
-                joined += int(joins.sum(dtype=np.int64))
+                joined += int(joins.sum())
                 slowest[start : start + step] += self._slowest(joins)
         return slowest, joined
 
     def _joins(
         self, vectors: Bool[np.ndarray, "positions elements"], weights: Bool[np.ndarray, "elements filters"]
-    ) -> Float[np.ndarray, "positions filters"]:
-        """Returns the cycles that each filter's joins take at each position: integers that floats hold exactly."""
+    ) -> Int64[np.ndarray, "positions filters"]:
+        """Returns the cycles that each filter's joins take at each position, summed as integers that floats hold."""
         exact = np.float32 if len(weights) <= _EXACT_FLOAT32 else np.float64
         cycles = np.zeros((len(vectors), weights.shape[1]), exact)
         for start in range(0, len(weights), self.chunk):
             end = start + self.chunk
             matches = vectors[:, start:end].astype(exact) @ weights[start:end].astype(exact)
             cycles += np.maximum(matches, 1, out=matches)
-        return cycles
+        return cycles.astype(np.int64)
 
-    def _slowest(self, joins: Float[np.ndarray, "positions filters"]) -> Int64[np.ndarray, " positions"]:
+    def _slowest(self, joins: Int64[np.ndarray, "positions filters"]) -> Int64[np.ndarray, " positions"]:
         """Returns what the slowest unit of a cluster works at each position, over all filters of a broadcast."""
         slowest = np.zeros(len(joins), np.int64)
         held = self.units * (2 if self.greedy_balance else 1)
@@ -164,5 +164,5 @@ class SparTen(Design):
             units = joins[:, first : first + self.units].copy()
             second = joins[:, first + self.units : first + held]
             units[:, self.units - second.shape[1] :] += second[:, ::-1]
-            slowest += units.max(1).astype(np.int64)
+            slowest += units.max(1)
         return slowest

@@ -39,9 +39,10 @@ class MapPoint:
     """A layer on Phantom-2D and its rivals, of as many multipliers, at one density of weights and of activations."""
 
     case: ClassVar[str] = "map"
-    identity: ClassVar[tuple[str, ...]] = ("layer", "weight_density", "activation_density")
+    identity: ClassVar[tuple[str, ...]] = ("layer", "seed", "weight_density", "activation_density")
 
     layer: str
+    seed: int
     weight_density: float
     activation_density: float
     cycles: Mapping[str, int]  # by design

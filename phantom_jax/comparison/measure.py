@@ -45,18 +45,21 @@ def run_design(
     )
 
 
-def measure_point(layer: Layer, arch: Phantom2D, *, weight_density: float, activation_density: float) -> MapPoint:
+def measure_point(
+    layer: Layer, arch: Phantom2D, *, seed: int, weight_density: float, activation_density: float
+) -> MapPoint:
     """Counts the cycles of a layer on Phantom-2D and on its rivals of as many multipliers.
 
     Args:
         layer: The layer, named, its masks of these densities.
         arch: Phantom-2D.
+        seed: Of the masks.
         weight_density: Of the weights.
         activation_density: Of the activations.
     """
     designs: dict[str, Phantom2D | Design] = {PHANTOM: arch, **rivals(arch, "equal")}
     cycles = {name: int(_report([layer], design).cycles[0]) for name, design in designs.items()}
-    return MapPoint(str(layer.name), weight_density, activation_density, cycles)
+    return MapPoint(str(layer.name), seed, weight_density, activation_density, cycles)
 
 
 def _report(layers: Iterable[Layer], design: Phantom2D | Design) -> Report:

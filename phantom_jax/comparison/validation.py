@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from phantom_jax.baselines import SCNN, EyerissV2, SparTen
+from phantom_jax.comparison.summary import new_table
 from phantom_jax.layer import Layer
 from phantom_jax.report import Ratio, divide
 from phantom_jax.workloads import SyntheticWorkload, mobilenet_v1, vgg16
@@ -54,18 +54,8 @@ def checks(size: int, seed: int) -> Iterator[Callable[[], list[Check]]]:
 
 def table(found: Sequence[Check]) -> Table:
     """Returns the checks as a table for `rich`."""
-    made = Table(
-        title="Baselines beside published figures",
-        caption="deviation: of the model's figure from the published one.",
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for header in ("design", "quantity", "option"):
-        made.add_column(header, no_wrap=True)
-    for header in ("published", "model", "deviation"):
-        made.add_column(header, justify="right", no_wrap=True)
+    title, caption = "Baselines beside published figures", "deviation: of the model's figure from the published one."
+    made = new_table(title, caption, ("design", "quantity", "option"), ("published", "model", "deviation"))
     for check in found:
         model = "-" if check.model is None else f"{check.model:.2f}"
         deviation = "-" if check.deviation is None else f"{check.deviation:+.0%}"

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 from phantom_jax.relaxed.loads import Drawn, Loads
 from phantom_jax.relaxed.rounds import CoreTimes, RowTimes, inverse, skewness, standard_deviation
 
+_MOST_SKEWNESS = 0.75  # given a load; cycles that are more skewed are few whole numbers, and no bent Gaussian
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Moments:
             total, rest = slope.sum(0), jnp.maximum(covariance.sum((0, 1)), 0)
             growth = standard_deviation(loads.variance) * inverse(loads.mean)
             left = third - total**3 * skewness(loads.third, loads.variance) - 3 * total * growth * rest
-            third = jnp.maximum(left, jnp.minimum(third, 0)) * share
+            most = _MOST_SKEWNESS * standard_deviation(rest) ** 3
+            third = jnp.minimum(jnp.maximum(left, jnp.minimum(third, 0)), most) * share
         return Moments(expected, covariance * share, self.least, with_load=None, third=third)
 
     def core_times(self) -> CoreTimes:

@@ -174,7 +174,7 @@ def test_dense_arrays_are_filled_or_mapped() -> None:
     ("make", "message"),
     [
         (lambda: Dense(multipliers=0), "multipliers must be a positive integer, got 0"),
-        (lambda: Dense(multipliers=9, arch=Phantom2D()), "multipliers must be None, or the 252 of arch"),
+        (lambda: Dense(multipliers=9, arch=Phantom2D()), "multipliers must be None where arch gives them, got 9"),
         (lambda: Dense(arch=wrong("phantom")), "arch must be a Phantom2D, got 'phantom'"),
         (lambda: SCNN(barrier="layer"), "barrier must be one of group, channel, got 'layer'"),
         (lambda: SCNN(bank_conflicts=wrong(1)), "bank_conflicts must be true or false, got 1"),
