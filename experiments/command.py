@@ -91,18 +91,24 @@ def options(config: DictConfig, group: str) -> dict[str, Any]:
     return values
 
 
-def check_names(options: Mapping[str, Any], known: Sequence[str]) -> None:
+def check_names(options: Mapping[str, Any], known: Sequence[str], groups: Sequence[str] = ()) -> None:
     """Checks that a job has all of its options and no others.
+
+    Args:
+        options: The options by name.
+        known: Names of the options.
+        groups: What the job has beside them: groups that are read elsewhere.
 
     Raises:
         ValueError: It has not.
     """
+    those = f"those of this job are {', '.join([*groups, *known])}."
     for name in options:
         if name not in known:
-            raise ValueError(f"there is no option {name}; those of this job are {', '.join(known)}.")
+            raise ValueError(f"there is no option {name}; {those}")
     for name in known:
         if name not in options:
-            raise ValueError(f"option {name} is missing; those of this job are {', '.join(known)}.")
+            raise ValueError(f"option {name} is missing; {those}")
 
 
 def each(options: Mapping[str, Any], key: str, check: Callable[[str, Any], Any], least: int = 1) -> tuple[Any, ...]:
@@ -127,8 +133,9 @@ def tell(notes: Iterable[str]) -> None:
     """Prints notes, whatever they hold, each on a line."""
     from rich.console import Console
 
+    console = Console()
     for note in notes:
-        Console().print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
+        console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def output_directory() -> pathlib.Path:

@@ -45,7 +45,8 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     """
     options = {**options, **{f"map.{name}": value for name, value in (options.get("map") or {}).items()}}
     options.pop("map", None)
-    command.check_names(options, ("networks", "size", "masks", "seeds", "sizes", "map.layer", "map.densities"))
+    known = ("networks", "size", "masks", "seeds", "sizes", "map.layer", "map.densities")
+    command.check_names(options, known, groups=("arch",))
 
     each = functools.partial(command.each, options)
     size = integer("size", options["size"], minimum=1)

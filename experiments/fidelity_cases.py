@@ -63,7 +63,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     Raises:
         ValueError: An option is unknown or not valid.
     """
-    command.check_names(options, [field.name for field in dataclasses.fields(Settings)])
+    command.check_names(options, [field.name for field in dataclasses.fields(Settings)], groups=("arch",))
     masks, size = options["masks"], integer("size", options["size"], minimum=1)
     if masks is not None and not isinstance(masks, str):
         raise ValueError(f"masks must be null or name an .npz file, got {masks!r}.")

@@ -48,7 +48,7 @@ def run_tiles(
             for index, tile in enumerate(batch)
         ]
 
-    for results in _in_order(_pool(), run, _batches(tiles, devices), 2 * WORKERS):  # keeps the tiles in flight few
+    for results in _in_order(_pool(), run, batches(tiles, devices), 2 * WORKERS):  # keeps the tiles in flight few
         yield from results
 
 
@@ -111,7 +111,8 @@ def _in_order(
             future.cancel()
 
 
-def _batches(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
+def batches(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
+    """Yields tiles so many at a time, the last ones fewer."""
     batch: list[Tile] = []
     for tile in tiles:
         batch.append(tile)

@@ -169,7 +169,7 @@ def test_the_seed_gives_the_same_totals(tmp_path: pathlib.Path) -> None:
         (["size=33"], "size must be a multiple of 32, got 33"),
         (["~map"], "option map.layer is missing"),
         (["~seeds"], "option seeds is missing"),
-        (["+color=red"], "there is no option color; those of this job are networks, size"),
+        (["+color=red"], "there is no option color; those of this job are arch, networks"),
     ],
 )
 def test_bad_settings_are_refused_by_name(overrides: list[str], message: str) -> None:

@@ -103,7 +103,7 @@ def test_measures_prints_writes_and_goes_on_where_it_was_interrupted(tmp_path: p
     [
         (["draws=1"], "draws must be an integer of at least 2, got 1."),
         (["arch.rows=0"], "rows must be a positive integer, got 0."),
-        (["+foo=1"], "there is no option foo; those of this job are studies"),
+        (["+foo=1"], "there is no option foo; those of this job are arch, studies"),
     ],
 )
 def test_mistakes_end_in_a_message(tmp_path: pathlib.Path, overrides: list[str], message: str) -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Int64, UInt8
 
-from phantom_jax.parallel import compiled, run_tiles
+from phantom_jax.parallel import batches, compiled, run_tiles
 
 MOST_PRODUCTS = 64  # of a step; the kernel compares each with each
 BANK_VALUES = 32  # that the hash of banks can take
@@ -104,7 +104,7 @@ def step_cycles(
         return [(tile.queue, *_by_owner(steps[index], activations, weights, tile)) for index, tile in enumerate(tiles)]
 
     kernel = compiled(_tile_cycles, banks=banks)
-    for results in run_tiles(kernel, _batches(_tiles(activations, weights)), fill, finish):
+    for results in run_tiles(kernel, batches(_tiles(activations, weights), _TILE[0]), fill, finish):
         for queue, rows, cols, summed in results:
             cycles[queue, rows[:, None], cols] += summed
     return cycles
@@ -118,11 +118,6 @@ def _tiles(activations: Hands, weights: Hands) -> Iterator[_Tile]:
             for first in range(col, last_col, _TILE[2]):
                 rows = slice(start, min(start + _TILE[1], last_row))
                 yield _Tile(queue, rows, slice(first, min(first + _TILE[2], last_col)))
-
-
-def _batches(tiles: Iterator[_Tile]) -> Iterator[list[_Tile]]:
-    while batch := list(itertools.islice(tiles, _TILE[0])):
-        yield batch
 
 
 def _by_owner(

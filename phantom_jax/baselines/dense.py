@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from phantom_jax.arch import Phantom2D
-from phantom_jax.baselines.design import Count, Design, effectual_macs
+from phantom_jax.baselines.design import Count, Design
 from phantom_jax.layer import Layer
 from phantom_jax.lowering import streams
 from phantom_jax.mesh import choose_row_axis
@@ -69,10 +69,5 @@ class Dense(Design):
             cycles = -(-macs // self.array_multipliers)
         else:
             _, cycles = choose_row_axis(streams(layer, self.arch), self.arch)
-        effectual = effectual_macs(layer).tolist()
-
-        def count(image: int) -> Count:
-            idle = cycles * self.array_multipliers - macs
-            return Count(cycles, {"ineffectual": macs - effectual[image], "idle": idle})
-
-        return count
+        stack = {"ineffectual": macs, "idle": cycles * self.array_multipliers - macs}
+        return lambda image: Count(cycles, stack, effectual_in="ineffectual")

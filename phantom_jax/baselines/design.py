@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Count:
 
     cycles: int
     stack: Mapping[str, int]  # all components but `effectual`
+    effectual_in: str  # the component that effectual MACs are still part of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,7 @@ class Design(abc.ABC):
             effectual_macs=effectual,
             stack={
                 "effectual": effectual,
-                **{part: np.array([each.stack[part] for each in counts], np.int64) for part in counts[0].stack},
+                **{part: self._slots(part, counts, effectual) for part in counts[0].stack},
             },
             supported=self.supports(layer),
         )
@@ -138,7 +139,15 @@ class Design(abc.ABC):
             return count
         slots = count.cycles * self.array_multipliers
         cycles = -(-slots // self.equal_multipliers)
-        return Count(cycles, {**count.stack, "rounding": cycles * self.equal_multipliers - slots})
+        return dataclasses.replace(
+            count, cycles=cycles, stack={**count.stack, "rounding": cycles * self.equal_multipliers - slots}
+        )
+
+    def _slots(
+        self, part: str, counts: Sequence[Count], effectual: Int64[np.ndarray, " batch"]
+    ) -> Int64[np.ndarray, " batch"]:
+        slots = np.array([count.stack[part] for count in counts], np.int64)
+        return slots - effectual if part == counts[0].effectual_in else slots
 
     def _check_integer(self, name: str, minimum: int = 1) -> None:
         object.__setattr__(self, name, integer(name, getattr(self, name), minimum))

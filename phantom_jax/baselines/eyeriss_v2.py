@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Int64
 
-from phantom_jax.baselines.design import Count, Design, effectual_macs, nearest_array, tap_windows
+from phantom_jax.baselines.design import Count, Design, nearest_array, tap_windows
 from phantom_jax.checks import one_of
 from phantom_jax.layer import Layer, nonzero
 from phantom_jax.lowering import kernel_matrix
@@ -106,7 +106,6 @@ class EyerissV2(Design):
 
     def counter(self, layer: Layer) -> Callable[[int], Count]:
         """Returns what counts an image of a layer."""
-        effectual = effectual_macs(layer).tolist()
         mapping = self._map(layer)
         walks = self._walks(layer, mapping)
 
@@ -117,10 +116,11 @@ class EyerissV2(Design):
             return Count(
                 cycles,
                 {
-                    "fragmentation": worked * self.macs_per_pe - effectual[image],
+                    "fragmentation": worked * self.macs_per_pe,
                     "inter_pe": (cycles * passes.shape[1] - worked) * self.macs_per_pe,
                     "idle": cycles * (self.pes - passes.shape[1]) * self.macs_per_pe,
                 },
+                effectual_in="fragmentation",
             )
 
         return count

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from phantom_jax.baselines import banks
-from phantom_jax.baselines.design import Count, Design, effectual_macs, grouped_weights, nearest_array
+from phantom_jax.baselines.design import Count, Design, grouped_weights, nearest_array
 from phantom_jax.checks import integer, one_of
 from phantom_jax.layer import Layer, nonzero
 from phantom_jax.lowering import kernel_index, pad_spatial
@@ -134,7 +134,6 @@ class SCNN(Design):
         if len(layer.strides) > 2:
             raise ValueError(f"it must have one or two spatial axes, got {len(layer.strides)}.")
         work = (_Convolution if layer.is_conv else _Product)(self, layer).run
-        effectual = effectual_macs(layer).tolist()
 
         def count(image: int) -> Count:
             done = work(image)
@@ -142,11 +141,12 @@ class SCNN(Design):
             return Count(
                 cycles,
                 {
-                    "outside": done.products - effectual[image],
+                    "outside": done.products,
                     "fragmentation": done.steps * self._products - done.products,
                     "conflict": (worked - done.steps) * self._products,
                     "inter_pe": (cycles * self.pes - worked) * self._products,
                 },
+                effectual_in="outside",
             )
 
         return count
@@ -257,14 +257,15 @@ class _Product:
     def __init__(self, design: SCNN, layer: Layer) -> None:
         self._design, self._layer = design, layer
         mask = nonzero(layer.weights)
-        self._weights, self._cycles = [], []  # of each filter group, [Cin, PEs]
+        self._weights, self._steps, self._cycles = [], [], []  # of each filter group, [Cin, PEs]
         for first in range(0, layer.filters, design.pes * design.accumulators):
             filters = mask[:, first : first + design.pes * design.accumulators]
             bounds = [pe * filters.shape[1] // design.pes for pe in range(design.pes + 1)]
             sums = np.concatenate([np.zeros((len(mask), 1), np.int64), np.cumsum(filters, axis=1, dtype=np.int64)], 1)
             self._weights.append(np.diff(sums[:, bounds], axis=1))
-            steps = -(-self._weights[-1] // design.weights_per_step)
-            self._cycles.append(self._bank_cycles(filters, first, bounds) if design.bank_conflicts else steps)
+            self._steps.append(-(-self._weights[-1] // design.weights_per_step))
+            conflicts = design.bank_conflicts
+            self._cycles.append(self._bank_cycles(filters, first, bounds) if conflicts else self._steps[-1])
 
     def run(self, image: int) -> _Work:
         """Runs one image."""
@@ -275,10 +276,9 @@ class _Product:
         for cycles in self._cycles:
             for mask in positions:
                 units.append(cycles[mask].sum(0)[None] if design.barrier == "group" else cycles[mask])
-        steps = [-(-weights // design.weights_per_step) for weights in self._weights]
         return _Work(
             cycles=np.concatenate(units),
-            steps=sum(int(met @ each.sum(1)) for each in steps),
+            steps=sum(int(met @ each.sum(1)) for each in self._steps),
             products=sum(int(met @ each.sum(1)) for each in self._weights),
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from phantom_jax.baselines.design import Count, Design, effectual_macs, grouped_weights, nearest_array, tap_windows
+from phantom_jax.baselines.design import Count, Design, grouped_weights, nearest_array, tap_windows
 from phantom_jax.layer import Layer
 from phantom_jax.lowering import kernel_index
 from phantom_jax.mesh import cut_segments
@@ -87,13 +87,17 @@ class SparTen(Design):
         """Multipliers of the array."""
         return self.clusters * self.units
 
+    @property
+    def _held(self) -> int:
+        """Filters that a cluster takes at a time."""
+        return self.units * (2 if self.greedy_balance else 1)
+
     def supports(self, layer: Layer) -> bool:
         """Whether the published design runs such a layer: convolutions only (by the abstract of arXiv:2111.05002)."""
         return layer.is_conv
 
     def counter(self, layer: Layer) -> Callable[[int], Count]:
         """Returns what counts an image of a layer."""
-        effectual = effectual_macs(layer).tolist()
         broadcasts = list(self._broadcasts(layer))
         starts = [start for start, _ in cut_segments(layer.positions, self.clusters)]
 
@@ -104,10 +108,11 @@ class SparTen(Design):
             return Count(
                 cycles,
                 {
-                    "bubble": joined - effectual[image],
+                    "bubble": joined,
                     "inter_unit": worked * self.units - joined,
                     "inter_cluster": (cycles * self.clusters - worked) * self.units,
                 },
+                effectual_in="bubble",
             )
 
         return count
@@ -117,8 +122,7 @@ class SparTen(Design):
         kernel = weights.shape[:-3]
         taps = np.stack([weights[kernel_index(kernel, tap)] for tap in range(math.prod(kernel))])
         channels, groups, filters = taps.shape[1:]
-        held = self.units * (2 if self.greedy_balance else 1)
-        at_once = min(groups, max(1, held // filters))
+        at_once = min(groups, max(1, self._held // filters))
         for first in range(0, groups, at_once):
             of = taps[:, :, first : first + at_once]
             count = of.shape[2]
@@ -159,10 +163,9 @@ class SparTen(Design):
     def _slowest(self, joins: Int64[np.ndarray, "positions filters"]) -> Int64[np.ndarray, " positions"]:
         """Returns what the slowest unit of a cluster works at each position, over all filters of a broadcast."""
         slowest = np.zeros(len(joins), np.int64)
-        held = self.units * (2 if self.greedy_balance else 1)
-        for first in range(0, joins.shape[1], held):
+        for first in range(0, joins.shape[1], self._held):
             units = joins[:, first : first + self.units].copy()
-            second = joins[:, first + self.units : first + held]
+            second = joins[:, first + self.units : first + self._held]
             units[:, self.units - second.shape[1] :] += second[:, ::-1]
             slowest += units.max(1)
         return slowest

@@ -9,7 +9,6 @@ from phantom_jax.baselines import SCNN, Dense, Design, EyerissV2, SparTen
 PAPER_RATIOS = {"dense": 12.0, "scnn": 4.1, "sparten": 1.98, "eyeriss_v2": 2.36}
 PHANTOM = "phantom"  # the accelerator of the comparison; its variants are named after it
 RIVALS = ("dense", "dense_mapped", "scnn", "sparten", "eyeriss_v2")
-_LOOKAHEADS = {"cv": 9, "md": 18, "hp": 27}
 
 
 def rivals(arch: Phantom2D, size: str) -> dict[str, Design]:
@@ -19,11 +18,14 @@ def rivals(arch: Phantom2D, size: str) -> dict[str, Design]:
         arch: Phantom-2D.
         size: `"published"`, or `"equal"` for as many multipliers as `arch` has. The dense arrays always have these.
     """
-    designs: dict[str, Design] = {"dense": Dense(multipliers=arch.multipliers), "dense_mapped": Dense(arch=arch)}
-    if size == "published":
-        return {**designs, "scnn": SCNN(), "sparten": SparTen(), "eyeriss_v2": EyerissV2()}
-    scaled = (SCNN.scaled, SparTen.scaled, EyerissV2.scaled)
-    return designs | dict(zip(RIVALS[2:], (make(arch.multipliers) for make in scaled), strict=True))
+    wanted, is_equal = arch.multipliers, size == "equal"
+    return {
+        "dense": Dense(multipliers=wanted),
+        "dense_mapped": Dense(arch=arch),
+        "scnn": SCNN.scaled(wanted) if is_equal else SCNN(),
+        "sparten": SparTen.scaled(wanted) if is_equal else SparTen(),
+        "eyeriss_v2": EyerissV2.scaled(wanted) if is_equal else EyerissV2(),
+    }
 
 
 def variants(arch: Phantom2D) -> dict[str, Phantom2D]:
@@ -32,7 +34,8 @@ def variants(arch: Phantom2D) -> dict[str, Phantom2D]:
     The lookaheads are those of the presets.
     """
     made = {PHANTOM: arch}
-    for preset, lookahead in _LOOKAHEADS.items():
+    for preset in ("cv", "md", "hp"):
+        lookahead = Phantom2D.preset(f"phantom_{preset}").lookahead
         for selector in ("out_of_order", "in_order"):
             made[f"{PHANTOM}, {preset}, {selector}"] = dataclasses.replace(arch, lookahead=lookahead, selector=selector)
     for name, off in (
