@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -68,22 +69,16 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
 def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[kept.Key, Callable[[], Case]]]:
     """Yields every case that is to be counted: its key, and what counts it."""
     load = functools.lru_cache(maxsize=1)(functools.partial(_load, settings.size))  # of cases that follow each other
-    for network in settings.networks:
-        for masks in settings.masks:
-            for seed in settings.seeds:
-                designs: list[tuple[str, str, Any]] = [(PHANTOM, "published", arch)]
-                designs += [
-                    (name, size, design) for size in settings.sizes for name, design in rivals(arch, size).items()
-                ]
-                designs += [(name, "published", design) for name, design in variants(arch).items() if name != PHANTOM]
-                for name, size, design in designs:
-                    of = {"network": network, "masks": masks, "seed": seed, "name": name, "size": size}
-                    yield (
-                        ("run", *of.values()),
-                        lambda of=of, design=design: run_design(
-                            load(of["network"], of["masks"], of["seed"]), design, **of
-                        ),
-                    )
+    designs: list[tuple[str, str, Any]] = [(PHANTOM, "published", arch)]
+    designs += [(name, size, design) for size in settings.sizes for name, design in rivals(arch, size).items()]
+    designs += [(name, "published", design) for name, design in variants(arch).items() if name != PHANTOM]
+    for drawn in itertools.product(settings.networks, settings.masks, settings.seeds):
+        for name, size, design in designs:
+            of = dict(zip(("network", "masks", "seed"), drawn, strict=True)) | {"name": name, "size": size}
+            yield (
+                ("run", *of.values()),
+                lambda drawn=drawn, design=design, of=of: run_design(load(*drawn), design, **of),
+            )
     network, _, layer = settings.map_layer.partition("/")
     for weights in settings.map_densities:
         for activations in settings.map_densities:

@@ -3,10 +3,7 @@
 import csv
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -19,16 +16,7 @@ from experiments import command, compare_cases
 from phantom_jax import Layer, Phantom2D, comparison, simulate
 from phantom_jax.baselines import SCNN, SparTen
 from phantom_jax.comparison import LayerCycles, Run
-
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-def run_job(job: str, directory: pathlib.Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, "-P", "-m", f"experiments.{job}", *overrides]
-    cache = os.environ["PHANTOM_JAX_TEST_CACHE"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PHANTOM_JAX_CACHE": cache}
-    return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
-
+from tests import jobs
 
 SMALL = (
     "size=32",
@@ -111,7 +99,7 @@ def test_runs_hold_what_reports_say() -> None:
 
 
 def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: pathlib.Path) -> None:
-    done = run_job("compare", tmp_path, *SMALL, "networks=[vgg16/han,mobilenet_v1/sparseml]", "hydra.run.dir=out")
+    done = jobs.run("compare", tmp_path, *SMALL, "networks=[vgg16/han,mobilenet_v1/sparseml]", "hydra.run.dir=out")
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "out"
     assert done.stdout.splitlines()[-1] == str(directory)
@@ -133,11 +121,11 @@ def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: 
     kept = directory / "cases.jsonl"
     lines = kept.read_text().splitlines(keepends=True)
     kept.write_text("".join(lines[:-3]) + lines[-3][:20])
-    again = run_job("compare", tmp_path, *SMALL, "networks=[vgg16/han,mobilenet_v1/sparseml]", "hydra.run.dir=out")
+    again = jobs.run("compare", tmp_path, *SMALL, "networks=[vgg16/han,mobilenet_v1/sparseml]", "hydra.run.dir=out")
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
     assert json.loads((directory / "results.json").read_text())["cases"] == results["cases"]
-    refused = run_job("compare", tmp_path, *SMALL, "arch.rows=3", "hydra.run.dir=out")
+    refused = jobs.run("compare", tmp_path, *SMALL, "arch.rows=3", "hydra.run.dir=out")
     assert refused.returncode == 1
     assert "holds cases that were measured with other settings: arch.rows 7, now 3" in refused.stderr
 
@@ -182,14 +170,14 @@ def test_bad_settings_are_refused_by_name(overrides: list[str], message: str) ->
 
 
 def test_validation_prints_published_figures_beside_the_models(tmp_path: pathlib.Path) -> None:
-    done = run_job("validate", tmp_path, "size=32")
+    done = jobs.run("validate", tmp_path, "size=32")
     assert done.returncode == 0, done.stderr
     checks = json.loads((pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").read_text())["checks"]
     assert {check["published"] for check in checks} == {3.52, 0.79, 24.0, 4.7, 1.8, 3.0, 0.45}
     assert all(check["model"] > 0.05 for check in checks)
     assert "Baselines beside published figures" in done.stdout
-    refused = run_job("validate", tmp_path, "size=7")
+    refused = jobs.run("validate", tmp_path, "size=7")
     assert refused.returncode == 1
-    unknown = run_job("validate", tmp_path, "+color=red")
+    unknown = jobs.run("validate", tmp_path, "+color=red")
     assert "there is no option color; those of this job are size, seed" in unknown.stderr
     assert "size must be a multiple of 32, got 7" in refused.stderr

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from conf import schema
 from experiments import command
 from phantom_jax import Phantom2D, simulate, workloads
+from tests import jobs
 
 ROOT = pathlib.Path(__file__).parent.parent
 PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
@@ -23,10 +24,7 @@ PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
 
 def run(directory: pathlib.Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """Runs the main job in a directory, as `scripts/run` does."""
-    arguments = [sys.executable, "-P", "-m", "experiments.simulate", *overrides]
-    cache = os.environ["PHANTOM_JAX_TEST_CACHE"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PHANTOM_JAX_CACHE": cache}
-    return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
+    return jobs.run("simulate", directory, *overrides)
 
 
 @pytest.fixture

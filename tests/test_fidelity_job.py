@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from omegaconf import OmegaConf
 from conf import schema
 from experiments import command, fidelity_cases
 from phantom_jax import Phantom2D, fidelity
+from tests import jobs
 
 ROOT = pathlib.Path(__file__).parent.parent
 REAL_MASKS = ROOT.parent / "shared" / "data" / "mobilenet_v1_050_128_masks.npz"
@@ -22,10 +22,7 @@ REAL_MASKS = ROOT.parent / "shared" / "data" / "mobilenet_v1_050_128_masks.npz"
 
 def run(directory: pathlib.Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """Runs the fidelity job in a directory."""
-    arguments = [sys.executable, "-P", "-m", "experiments.fidelity", *overrides]
-    cache = os.environ["PHANTOM_JAX_TEST_CACHE"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PHANTOM_JAX_CACHE": cache}
-    return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
+    return jobs.run("fidelity", directory, *overrides)
 
 
 SMALL = (

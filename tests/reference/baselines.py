@@ -79,6 +79,13 @@ def queue_cycles(activations, weights, strides, plane, design):
     return steps, (cycles if design.bank_conflicts else steps)
 
 
+def until_barriers(busy, pes, design):
+    """Cycles of a filter group, from those of each PE in each channel."""
+    if design.barrier == "channel":
+        return sum(max(of_pe) for of_pe in busy)
+    return max(sum(of_pe[pe] for of_pe in busy) for pe in range(pes))
+
+
 def scnn(problem, design):
     if not problem.strides:
         return scnn_dense(problem, design)
@@ -122,10 +129,7 @@ def scnn(problem, design):
                     of_pe.append(total)
                 busy.append(of_pe)
                 worked += sum(of_pe)
-            if design.barrier == "channel":
-                cycles += sum(max(of_pe) for of_pe in busy)
-            else:
-                cycles += max(sum(of_pe[pe] for of_pe in busy) for pe in range(len(pes)))
+            cycles += until_barriers(busy, len(pes), design)
     return scnn_result(problem, design, cycles, worked, steps, products)
 
 
@@ -150,10 +154,7 @@ def scnn_dense(problem, design):
                     of_pe.append(lasted)
                 busy.append(of_pe)
                 worked += sum(of_pe)
-            if design.barrier == "channel":
-                cycles += sum(max(of_pe) for of_pe in busy)
-            else:
-                cycles += max(sum(of_pe[pe] for of_pe in busy) for pe in range(pes))
+            cycles += until_barriers(busy, pes, design)
     return scnn_result(problem, design, cycles, worked, steps, products)
 
 
