@@ -77,6 +77,6 @@ def mobilenet_v1(image_shape: tuple[int, int, int], classes: int, rngs: nnx.Rngs
 
 
 def mobilenet_small(image_shape: tuple[int, int, int], classes: int, rngs: nnx.Rngs) -> MobileNet:
-    """Returns a MobileNet-like network of 12 layers and 37,000 weights; it halves only pictures of 16x16 or more at once."""
+    """Returns a MobileNet-like network: 12 layers, 37,000 weights. Its first layer halves pictures of 16x16 or more."""
     pairs = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1))
     return MobileNet(image_shape, classes, stem=(16, 2 if min(image_shape[:2]) >= 16 else 1), pairs=pairs, rngs=rngs)

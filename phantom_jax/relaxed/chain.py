@@ -20,12 +20,13 @@ _STAGE = 9  # entries until the chain moves to a larger layout: it starts with f
 
 def count_probabilities(bits: Float[Array, "*batch threads"]) -> Float[Array, "*batch threads+1"]:
     """Returns the distribution of an entry's count from the probabilities of its bits, which are independent."""
-    counts = jnp.ones((*bits.shape[:-1], 1), bits.dtype)
+    flat = bits.reshape(-1, bits.shape[-1])  # few axes, as in `chunks.effectual_bits`
+    counts = jnp.ones((len(flat), 1), bits.dtype)
     for thread in range(bits.shape[-1]):
-        bit = bits[..., thread, None]
-        nothing = jnp.zeros_like(counts[..., :1])
+        bit = flat[:, thread, None]
+        nothing = jnp.zeros_like(counts[:, :1])
         counts = jnp.concatenate([counts, nothing], -1) * (1 - bit) + jnp.concatenate([nothing, counts], -1) * bit
-    return counts
+    return counts.reshape(*bits.shape[:-1], -1)
 
 
 def bins_distribution(

@@ -53,6 +53,14 @@ def rotate(columns: Array, intra_balance: bool) -> Array:
     return columns[..., np.arange(lookahead)[:, None], taken, :]
 
 
+def effectual_bits(seen: Float[Array, "batch positions *block"], bits: Float[Array, "*block"]) -> Array:
+    """Returns the products of activations and weights, with all axes but the first two as one while it multiplies.
+
+    The gradient is a sum over the first two; XLA's CPU code (jaxlib 0.10) can crash in sums over arrays of seven axes.
+    """
+    return (seen.reshape(*seen.shape[:2], -1) * bits.reshape(-1)).reshape(seen.shape)
+
+
 def block_survival(
     bits: Float[Array, "*batch blocks lookahead pes threads"], arch: Phantom2D
 ) -> Float[Array, "*batch blocks cycles"]:
@@ -103,7 +111,8 @@ def chunk_cycles(
     @jax.checkpoint
     def one_filter(arguments: tuple[Array, Array]) -> Array:
         bits, group = arguments
-        seen = blocks.take(jnp.moveaxis(windows[:, group, 0].astype(bits.dtype) * bits, 1, 0))  # [blocks, L, B, P, T]
+        effectual = effectual_bits(windows[:, group].astype(bits.dtype), bits)[:, 0]
+        seen = blocks.take(jnp.moveaxis(effectual, 1, 0))  # [blocks, L, B, P, T]
         survival = block_survival(jnp.moveaxis(seen, 2, 0), arch)
         chances = -jnp.diff(survival, axis=-1, prepend=1, append=0)
         chances = jnp.pad(chances, ((0, 0), (0, 1), (1, 0)))
@@ -185,14 +194,14 @@ def chunk_moments(
         return mean, (variance, third)
 
     def single(seen: Array, bits: Array, spread: Array) -> tuple[Array, ...]:
-        mean, (variance, third) = expected(seen * bits)
+        mean, (variance, third) = expected(effectual_bits(seen, bits))
         with_load = jnp.zeros_like(mean)
         if given_load:  # the covariance with a sum of independent bits is the derivative along their variances
-            with_load = (expected(seen * (bits + _SHIFT * spread))[0] - mean) / _SHIFT
+            with_load = (expected(effectual_bits(seen, bits + _SHIFT * spread))[0] - mean) / _SHIFT
         return mean, variance[:, None], with_load, third
 
     def several(seen: Array, bits: Array, spread: Array) -> tuple[Array, ...]:
-        mean, pull, (variance, third) = jax.vjp(expected, seen * bits, has_aux=True)
+        mean, pull, (variance, third) = jax.vjp(expected, effectual_bits(seen, bits), has_aux=True)
         # The covariance with one of the independent bits is the derivative times the bit's variance.
         slopes = seen * pull(jnp.ones_like(mean))[0]
         with_load = jnp.einsum("bnxlpt,xlpt->bnx", slopes, spread, precision="highest")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from phantom_jax import Layer, Phantom2D, calibrate, expected_cycles_from
 from phantom_jax.relaxed.chain import bins_distribution, count_probabilities, has_chain
 from phantom_jax.selector import automaton, issue_cycles
 
@@ -86,3 +87,12 @@ def test_distributions_sum_to_one_over_all_layouts(lookahead: int) -> None:
     chances = bins_distribution(jnp.asarray(counts, jnp.float32), "out_of_order")
     assert chances.shape == (3, lookahead + 1)
     np.testing.assert_allclose(chances.sum(1), 1, rtol=1e-5)
+
+
+def test_gradient_of_a_wide_dense_layer_over_several_images() -> None:
+    rng = np.random.default_rng(0)
+    layer = Layer.dense(np.full((576, 64), 0.3), rng.random((2, 576)) < 0.5)  # XLA's sums of many axes crashed here
+    calibration = calibrate(layer, Phantom2D())
+    gradient = jax.grad(lambda weights: expected_cycles_from(calibration, weights).sum())(layer.weights)
+    assert np.isfinite(gradient).all()
+    assert (gradient[layer.activations.any(0)] != 0).all()
