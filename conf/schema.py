@@ -61,6 +61,20 @@ class NpzConfig(WorkloadConfig):
 
 
 @dataclasses.dataclass
+class DataConfig:
+    """A data set for training: options of `phantom_jax.data`, which validates them."""
+
+    name: str = MISSING
+    dir: Any = None  # of a user's own data set; relative to where the command was typed
+    size: Any = None  # side that pictures in folders are resized to; null where they are of one size
+    fold: Any = 0  # which test fold; with a test set of its own, which draw of the validation images
+    folds: Any = 5  # test folds that partition the images
+    validation: Any = 0.1  # share of the images that are not in the test set
+    shift: Any = MISSING  # augmentation: largest random shift in pixels
+    flip: Any = MISSING  # augmentation: mirror at random, left for right
+
+
+@dataclasses.dataclass
 class FiguresConfig:
     """Pictures beside the results, as PNG and SVG."""
 
@@ -140,3 +154,4 @@ def register() -> None:
     store.store(group="schema", name="synthetic", node=SyntheticConfig)
     store.store(group="schema", name="mobilenet", node=MobileNetConfig)
     store.store(group="schema", name="npz", node=NpzConfig)
+    store.store(group="schema", name="data", node=DataConfig)

@@ -215,11 +215,12 @@ def test_configured_presets_are_those_of_the_library(hydra_config, preset: str) 
 
 
 @pytest.mark.parametrize("group", [path.name for path in (ROOT / "conf").iterdir() if list(path.glob("*.yaml"))])
-def test_every_configuration_of_every_group_composes(hydra_config, group: str) -> None:
+@pytest.mark.usefixtures("hydra_config")
+def test_every_configuration_of_every_group_composes(group: str) -> None:
     names = [path.stem for path in (ROOT / "conf" / group).glob("*.yaml")]
     assert names
     for name in names:
-        assert hydra_config(f"{group}={name}")[group]
+        assert compose(overrides=[f"+{group}={name}"])[group]
 
 
 def test_schemas_refuse_unknown_keys(hydra_config) -> None:
