@@ -6,6 +6,7 @@ from phantom_jax.layer import Layer
 from phantom_jax.relaxed import Calibration, calibrate, expected_cycles, expected_cycles_from
 from phantom_jax.report import LayerReport, Report
 from phantom_jax.simulate import core_cycles, simulate
+from phantom_jax.trace import Skipped, Traced, trace
 
 __version__ = "0.1.0"
 
@@ -15,11 +16,14 @@ __all__ = [
     "LayerReport",
     "Phantom2D",
     "Report",
+    "Skipped",
+    "Traced",
     "baselines",
     "calibrate",
     "core_cycles",
     "expected_cycles",
     "expected_cycles_from",
     "simulate",
+    "trace",
     "workloads",
 ]

@@ -1,0 +1,6 @@
+"""From any JAX function to layers: the masks of the convolutions and dense products that it runs."""
+
+from phantom_jax.trace.interpreter import trace
+from phantom_jax.trace.traced import Skipped, Traced
+
+__all__ = ["Skipped", "Traced", "trace"]
