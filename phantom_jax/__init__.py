@@ -2,6 +2,7 @@
 
 from phantom_jax import baselines, workloads
 from phantom_jax.arch import Phantom2D
+from phantom_jax.exported import from_onnx
 from phantom_jax.layer import Layer
 from phantom_jax.relaxed import Calibration, calibrate, expected_cycles, expected_cycles_from
 from phantom_jax.report import LayerReport, Report
@@ -23,6 +24,7 @@ __all__ = [
     "core_cycles",
     "expected_cycles",
     "expected_cycles_from",
+    "from_onnx",
     "simulate",
     "trace",
     "workloads",
