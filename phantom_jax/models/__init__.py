@@ -7,7 +7,8 @@ from flax import nnx
 from phantom_jax.models.mobilenet import MobileNet, mobilenet_small, mobilenet_v1
 from phantom_jax.models.vgg import VGG, vgg16, vgg_small
 
-MODELS: Mapping[str, Callable[[tuple[int, int, int], int, nnx.Rngs], nnx.Module]] = {
+# Each is called with the shape of a picture, the number of classes, random numbers, and options of its own.
+MODELS: Mapping[str, Callable[..., nnx.Module]] = {
     "vgg_small": vgg_small,
     "mobilenet_small": mobilenet_small,
     "vgg16": vgg16,

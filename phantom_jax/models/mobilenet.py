@@ -8,6 +8,9 @@ from jax import lax
 
 from phantom_jax.models.depthwise import depthwise_conv
 
+_LEAST_HALVED = 16  # side of pictures that the small network's first layer halves
+_LEAST_SIDE = 4  # of its feature maps
+
 
 class MobileNet(nnx.Module):
     """A 3x3 convolution, pairs of a depthwise and a pointwise one, the mean over positions, and a dense layer.
@@ -76,7 +79,24 @@ def mobilenet_v1(image_shape: tuple[int, int, int], classes: int, rngs: nnx.Rngs
     return MobileNet(image_shape, classes, stem=(32, 2), pairs=pairs, rngs=rngs)
 
 
-def mobilenet_small(image_shape: tuple[int, int, int], classes: int, rngs: nnx.Rngs) -> MobileNet:
-    """Returns a MobileNet-like network: 12 layers, 37,000 weights. Its first layer halves pictures of 16x16 or more."""
-    pairs = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1))
-    return MobileNet(image_shape, classes, stem=(16, 2 if min(image_shape[:2]) >= 16 else 1), pairs=pairs, rngs=rngs)
+def mobilenet_small(
+    image_shape: tuple[int, int, int],
+    classes: int,
+    rngs: nnx.Rngs,
+    stem: int = 16,
+    pairs: Sequence[tuple[int, int]] = ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1)),
+) -> MobileNet:
+    """Returns a MobileNet-like network of 12 layers and 37,000 weights.
+
+    The first layer halves pictures of 16x16 or more, later ones as their strides say, as long as sides of 4 are left:
+    fewer positions than a block has masks would make the proxy (`phantom_jax.expected_cycles`) slow.
+    """
+    side = min(image_shape[:2])
+    first = 2 if side >= _LEAST_HALVED else 1
+    side = -(-side // first)
+    kept = []
+    for filters, stride in pairs:
+        stride = stride if -(-side // stride) >= _LEAST_SIDE else 1
+        side = -(-side // stride)
+        kept.append((filters, stride))
+    return MobileNet(image_shape, classes, stem=(stem, first), pairs=kept, rngs=rngs)

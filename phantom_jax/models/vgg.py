@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
+_LEAST_SIDE = 7  # of feature maps of the small network
+
 
 class VGG(nnx.Module):
-    """Stages of 3x3 convolutions with 2x2 max pooling after each, then dense layers; ReLU between all of them.
+    """Stages of 3x3 convolutions, the first of them with 2x2 max pooling after each, then dense layers; ReLU between.
 
-    Layers are attributes: `conv1_1`, `conv1_2`, ..., then `fc` with a number that counts on from the stages.
+    Hidden dense layers read all positions; without them, the last one reads the mean over positions. Layers are
+    attributes: `conv1_1`, `conv1_2`, ..., then `fc` with a number that counts on from the stages.
     """
 
     def __init__(
@@ -17,6 +20,7 @@ class VGG(nnx.Module):
         image_shape: tuple[int, int, int],
         classes: int,
         stages: Sequence[Sequence[int]],
+        pools: int,
         hidden: Sequence[int],
         batch_norm: bool,
         rngs: nnx.Rngs,
@@ -27,51 +31,53 @@ class VGG(nnx.Module):
             image_shape: Height, width and channels of a picture.
             classes: Logits.
             stages: Filters of each convolution, by stage.
+            pools: Stages that are followed by pooling.
             hidden: Features of each dense layer before the last.
             batch_norm: Whether a batch normalization follows each convolution, which then has no bias.
             rngs: Where initial weights come from.
 
         Raises:
-            ValueError: The picture is too small to be halved after each stage.
+            ValueError: The picture is too small to be halved so often.
         """
         height, width, channels = image_shape
-        if min(height, width) < 1 << len(stages):
+        if min(height, width) < 1 << pools:
             raise ValueError(
-                f"image_shape must have sides of {1 << len(stages)} or more, which {len(stages)} stages halve, got "
+                f"image_shape must have sides of {1 << pools} or more, which are halved {pools} times, got "
                 f"{tuple(image_shape)}."
             )
-        self.stages: tuple[tuple[str, ...], ...] = tuple(
+        self.pools, self.batch_norm, self.mean = pools, batch_norm, not hidden
+        self.stages = tuple(
             tuple(f"conv{stage}_{index}" for index in range(1, len(filters) + 1))
             for stage, filters in enumerate(stages, 1)
         )
-        self.batch_norm = batch_norm
+        init = nnx.initializers.he_normal()
         for names, filters in zip(self.stages, stages, strict=True):
             for name, features in zip(names, filters, strict=True):
-                init = nnx.initializers.he_normal()
                 conv = nnx.Conv(channels, features, (3, 3), use_bias=not batch_norm, kernel_init=init, rngs=rngs)
                 setattr(self, name, conv)
                 if batch_norm:
                     setattr(self, f"{name}_norm", nnx.BatchNorm(features, momentum=0.9, rngs=rngs))
                 channels = features
-            height, width = height // 2, width // 2
-        channels *= height * width
+        if hidden:
+            channels *= (height >> pools) * (width >> pools)
         features = (*hidden, classes)
-        self.dense: tuple[str, ...] = tuple(f"fc{index}" for index, _ in enumerate(features, len(stages) + 1))
+        self.dense = tuple(f"fc{index}" for index, _ in enumerate(features, len(stages) + 1))
         for name, count in zip(self.dense, features, strict=True):
-            setattr(self, name, nnx.Linear(channels, count, kernel_init=nnx.initializers.he_normal(), rngs=rngs))
+            setattr(self, name, nnx.Linear(channels, count, kernel_init=init, rngs=rngs))
             channels = count
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Returns the logits `[B, classes]` of images `[B, H, W, C]`."""
         values = images
-        for names in self.stages:
+        for stage, names in enumerate(self.stages):
             for name in names:
                 values = getattr(self, name)(values)
                 if self.batch_norm:
                     values = getattr(self, f"{name}_norm")(values)
                 values = nnx.relu(values)
-            values = _halved(values)
-        values = values.reshape(len(values), -1)
+            if stage < self.pools:
+                values = _halved(values)
+        values = values.mean((1, 2)) if self.mean else values.reshape(len(values), -1)
         for name in self.dense[:-1]:
             values = nnx.relu(getattr(self, name)(values))
         return getattr(self, self.dense[-1])(values)
@@ -80,12 +86,24 @@ class VGG(nnx.Module):
 def vgg16(image_shape: tuple[int, int, int], classes: int, rngs: nnx.Rngs) -> VGG:
     """Returns VGG16 (configuration D): 13 convolutions and 3 dense layers, for pictures of 224x224 at first."""
     stages = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
-    return VGG(image_shape, classes, stages, hidden=(4096, 4096), batch_norm=False, rngs=rngs)
+    return VGG(image_shape, classes, stages, pools=5, hidden=(4096, 4096), batch_norm=False, rngs=rngs)
 
 
-def vgg_small(image_shape: tuple[int, int, int], classes: int, rngs: nnx.Rngs) -> VGG:
-    """Returns a VGG-like network of 5 convolutions and 2 dense layers; 145,000 weights for pictures of 28x28x1."""
-    return VGG(image_shape, classes, stages=((16,), (32, 32), (64, 64)), hidden=(128,), batch_norm=True, rngs=rngs)
+def vgg_small(
+    image_shape: tuple[int, int, int],
+    classes: int,
+    rngs: nnx.Rngs,
+    stages: Sequence[Sequence[int]] = ((16,), (32, 32), (64, 64)),
+) -> VGG:
+    """Returns a VGG-like network with batch normalization, of 5 convolutions and a dense layer: 66,000 weights.
+
+    Stages but the last are followed by pooling as long as sides of 7 are left: fewer positions than a block has masks
+    would make the proxy (`phantom_jax.expected_cycles`) slow.
+    """
+    pools = 0
+    while pools < len(stages) - 1 and min(image_shape[:2]) >> pools + 1 >= _LEAST_SIDE:
+        pools += 1
+    return VGG(image_shape, classes, stages, pools, hidden=(), batch_norm=True, rngs=rngs)
 
 
 def _halved(values: jax.Array) -> jax.Array:
