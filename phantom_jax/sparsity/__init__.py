@@ -1,0 +1,47 @@
+"""Sparse weights: masked networks, methods that choose which weights stay, and expected cycles as a penalty."""
+
+from collections.abc import Mapping
+
+from phantom_jax.sparsity.budget import cubic, dense_cycles, exact_cycles, keep_cycles, keep_density
+from phantom_jax.sparsity.masked import Keep, Mask, Masked
+from phantom_jax.sparsity.methods import (
+    NM,
+    CycleAware,
+    GlobalMagnitude,
+    MacAwareMagnitude,
+    Method,
+    UniformMagnitude,
+    keep_best,
+    macs_per_weight,
+)
+from phantom_jax.sparsity.penalty import CyclePenaltyState, cycle_penalty
+
+METHODS: Mapping[str, type[Method]] = {
+    "global_magnitude": GlobalMagnitude,
+    "uniform_magnitude": UniformMagnitude,
+    "mac_aware_magnitude": MacAwareMagnitude,
+    "n_m": NM,
+    "cycle_aware": CycleAware,
+}
+
+__all__ = [
+    "METHODS",
+    "NM",
+    "CycleAware",
+    "CyclePenaltyState",
+    "GlobalMagnitude",
+    "Keep",
+    "MacAwareMagnitude",
+    "Mask",
+    "Masked",
+    "Method",
+    "UniformMagnitude",
+    "cubic",
+    "cycle_penalty",
+    "dense_cycles",
+    "exact_cycles",
+    "keep_best",
+    "keep_cycles",
+    "keep_density",
+    "macs_per_weight",
+]
