@@ -40,7 +40,8 @@ def keep_cycles(
 ) -> dict[str, np.ndarray]:
     """Returns masks, by score, that take so many exact cycles, or all ones if those take no more.
 
-    Cycles grow with the weights that are kept, if not always by each of them, so the number of weights is bisected.
+    Cycles grow with the weights that are kept, if not always by each of them, so the number of weights is searched by
+    interpolation and bisection in turn.
 
     Args:
         scores: By layer.
@@ -48,16 +49,23 @@ def keep_cycles(
         arch: The accelerator.
         cycles: Per image, in the mean.
     """
-    fewest, most = 0, sum(values.size for values in scores.values())
+    most = sum(values.size for values in scores.values())
     best = keep_best(scores, most)
-    error = exact_cycles(layers, best, arch) - cycles
-    if error <= 0:
+    above = exact_cycles(layers, best, arch) - cycles
+    if above <= 0:
         return best
+    fewest, below, error = 0, -cycles, above
+    interpolate = True
     while most - fewest > 1 and abs(error) > _CLOSE * cycles:
-        middle = (fewest + most) // 2
+        share = below / (below - above) if interpolate else 0.5
+        middle = min(max(fewest + round((most - fewest) * share), fewest + 1), most - 1)
+        interpolate = not interpolate
         masks = keep_best(scores, middle)
         found = exact_cycles(layers, masks, arch) - cycles
         if abs(found) < abs(error):
             best, error = masks, found
-        fewest, most = (fewest, middle) if found > 0 else (middle, most)
+        if found > 0:
+            most, above = middle, found
+        else:
+            fewest, below = middle, found
     return best
