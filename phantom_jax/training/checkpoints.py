@@ -1,0 +1,73 @@
+"""Checkpoints of a run, each whole or passed over."""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+_KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints in a folder, the newest of which are kept."""
+
+    def __init__(self, directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
+        """Opens the folder, which is made if need be.
+
+        Args:
+            directory: The folder.
+            identity: What the run depends on, as plain values; another run's checkpoints are refused.
+        """
+        self._directory = directory
+        self._identity = json.loads(json.dumps(identity))
+        options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
+
+    def save(self, step: int, leaves: Sequence[Any], about: Mapping[str, Any]) -> None:
+        """Saves the arrays of a run's state after a step, and plain values about it; whole or not at all."""
+        state = ocp.args.StandardSave({"leaves": [np.asarray(leaf) for leaf in leaves]})  # pyright: ignore[reportCallIssue]
+        record = ocp.args.JsonSave({"identity": self._identity, "about": dict(about)})  # pyright: ignore[reportCallIssue]
+        self._manager.save(step, args=ocp.args.Composite(state=state, record=record))
+
+    def restore(self, tell: Callable[[str], None]) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+        """Returns the newest whole checkpoint, None if there is none.
+
+        Args:
+            tell: Told of each checkpoint that cannot be read, which is removed.
+
+        Raises:
+            ValueError: It is one of another run.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            wanted = ocp.args.Composite(state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore())  # pyright: ignore[reportCallIssue]
+            try:
+                found = self._manager.restore(step, args=wanted)
+                record, leaves = found["record"], [np.asarray(leaf) for leaf in found["state"]["leaves"]]
+                identity, about = record["identity"], record["about"]
+            except Exception as error:  # whatever a damaged file raises
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                tell(f"checkpoint {step} in {self._directory} is passed over, it cannot be read: {reason}")
+                self._manager.delete(step)
+                continue
+            differences = _differences(identity, self._identity)
+            if differences:
+                raise ValueError(
+                    f"{self._directory} holds checkpoints of another configuration: {'; '.join(differences)}. Set "
+                    "these as they were, or another directory."
+                )
+            return leaves, about
+        return None
+
+    def close(self) -> None:
+        """Ends what works in the background."""
+        self._manager.close()
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = dict.fromkeys([*old, *new])
+        return [text for key in keys for text in _differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
+    return [] if old == new else [f"{name} was {old!r}, now {new!r}"]

@@ -1,0 +1,68 @@
+"""Accuracy and exact cycles on images that training has not seen."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from phantom_jax.arch import Phantom2D
+from phantom_jax.data import Subset
+from phantom_jax.layer import Layer
+from phantom_jax.report import Report
+from phantom_jax.simulate import simulate
+from phantom_jax.sparsity import Masked
+
+_BATCH = 256  # images whose classes are predicted together
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a network does on images."""
+
+    correct: np.ndarray  # bool [images], in order
+    report: Report  # of the first images, exact
+    layers: tuple[Layer, ...]  # of these images
+
+    @property
+    def accuracy(self) -> float:
+        """The share of images whose class is predicted."""
+        return float(self.correct.mean())
+
+    @property
+    def cycle_shares(self) -> np.ndarray:
+        """Exact cycles of each image, as a share of the dense cycles of the same mesh and mapping; float [images]."""
+        return self.report.cycles / sum(layer.dense_cycles for layer in self.report.layers)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns accuracy, cycles with their standard deviation over images, and speed-up as plain numbers."""
+        shares = self.cycle_shares
+        return {
+            "accuracy": self.accuracy,
+            "images": len(self.correct),
+            "cycles_mean": float(self.report.cycles.mean()),
+            "cycles_std": float(self.report.cycles.std()),
+            "cycles_images": len(shares),
+            "dense_cycles": sum(layer.dense_cycles for layer in self.report.layers),
+            "cycle_share": float(shares.mean()),
+            "speedup": float(1 / shares.mean()),
+        }
+
+
+def evaluate(model: Masked, images: Subset, arch: Phantom2D, counted: int) -> Evaluation:
+    """Evaluates a network.
+
+    Args:
+        model: The network; without a key it keeps what is likelier to stay.
+        images: Images with labels.
+        arch: The accelerator.
+        counted: Images whose cycles are counted, from the first on.
+    """
+    model.eval()
+    predict = nnx.jit(lambda model, batch: model(batch).argmax(-1))
+    batches = [images.images[start : start + _BATCH] for start in range(0, len(images.images), _BATCH)]
+    predicted = np.concatenate([np.asarray(jax.device_get(predict(model, batch))) for batch in batches])
+    layers = model.trace(images.images[:counted]).layers
+    model.train()
+    return Evaluation(predicted == images.labels, simulate(layers, arch), layers)

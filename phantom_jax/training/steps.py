@@ -1,0 +1,82 @@
+"""One step of training, compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from phantom_jax.data import augment
+from phantom_jax.relaxed import Calibration
+from phantom_jax.sparsity import Keep, Masked
+from phantom_jax.training.settings import Settings
+
+_TAKEN_DECAY = 2e-4  # of N:M's weights that are taken (Zhou et al., arXiv:2102.04010)
+_OTHER = nnx.Not(nnx.Any(nnx.Param, Keep))
+
+
+def split(model: Masked) -> tuple[Any, Any, Any, Any]:
+    """Returns a network's graph, weights, keep logits and the rest: masks, running statistics."""
+    graph, params, keep, rest = nnx.split(model, nnx.Param, Keep, ...)
+    return graph, params, keep, rest
+
+
+def merge(graph: Any, params: Any, keep: Any, rest: Any) -> Masked:
+    """Returns the network of such parts."""
+    return nnx.merge(graph, params, keep, rest, copy=True)
+
+
+def build_step(
+    graph: Any,
+    optimizer: optax.GradientTransformation,
+    keep_optimizer: optax.GradientTransformationExtraArgs | None,
+    settings: Settings,
+) -> Callable[..., tuple[tuple[Any, ...], dict[str, jax.Array]]]:
+    """Returns a compiled step: from a state and a batch to the next state and figures of the batch.
+
+    The state is (params, keep, rest, state of the optimizer, of that of keep logits); what else the step takes are
+    images, labels, a random key and a calibration, None where no keep logits are learned.
+
+    Args:
+        graph: Of the network.
+        optimizer: Of its weights.
+        keep_optimizer: Of keep logits; None where none are learned.
+        settings: Of the run.
+    """
+
+    @jax.jit
+    def step(
+        state: tuple[Any, ...], images: jax.Array, labels: jax.Array, key: jax.Array, calibration: Calibration | None
+    ) -> tuple[tuple[Any, ...], dict[str, jax.Array]]:
+        params, keep, rest, optimizer_state, keep_state = state
+        augment_key, draw_key = jax.random.split(key)
+        images = augment(augment_key, images, shift=settings.shift, flip=settings.flip)
+
+        def loss(trained: tuple[Any, Any]) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+            model = merge(graph, *trained, rest)
+            logits = model(images, key=draw_key)
+            task = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            accuracy = (logits.argmax(-1) == labels).mean()
+            decay = _TAKEN_DECAY / 2 * _taken(model) if model.straight_through else 0.0
+            return task + decay, (nnx.state(model, _OTHER), accuracy)
+
+        (value, (rest, accuracy)), gradient = jax.value_and_grad(loss, has_aux=True)((params, keep))
+        updates, optimizer_state = optimizer.update(gradient[0], optimizer_state, params)
+        params = optax.apply_updates(params, updates)
+        if keep_optimizer is not None:
+            updates, keep_state = keep_optimizer.update(gradient[1], keep_state, keep, calibration=calibration)
+            keep = optax.apply_updates(keep, updates)
+        figures = {"loss": value, "accuracy": accuracy, "density": merge(graph, params, keep, rest).density()}
+        return (params, keep, rest, optimizer_state, keep_state), figures
+
+    return step
+
+
+def _taken(model: Masked) -> jax.Array:
+    """Returns the sum of squares of weights that are taken."""
+    weights = model.weights()
+    return jnp.stack(
+        [(jnp.where(model.masks[name].get_value(), 0, weights[name]) ** 2).sum() for name in model.names]
+    ).sum()
