@@ -83,12 +83,32 @@ class FiguresConfig:
 
 
 @dataclasses.dataclass
+class TrackingConfig:
+    """What every way of tracking has; `log.jsonl` is always written."""
+
+    backend: str = MISSING  # none, or wandb
+
+
+@dataclasses.dataclass
+class WandbConfig(TrackingConfig):
+    """Tracking with wandb: arguments of `phantom_jax.tracking.Wandb`, which validates them, and the group."""
+
+    mode: str = MISSING  # online, offline, disabled
+    project: str = MISSING
+    entity: str | None = None  # by default that of the login
+    name: str | None = None  # of the run; by default wandb makes one up
+    group: str | None = None  # by default the name of the sweep's directory in a multirun
+    tags: Any = ()
+
+
+@dataclasses.dataclass
 class SimulateConfig:
     """The main job."""
 
     arch: ArchConfig = dataclasses.field(default_factory=ArchConfig)
     workload: WorkloadConfig = dataclasses.field(default_factory=WorkloadConfig)
     figures: FiguresConfig = dataclasses.field(default_factory=FiguresConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     seed: Any = 0  # of drawn masks
 
 
@@ -97,6 +117,7 @@ class FidelityConfig:
     """The fidelity job, explained in fidelity.yaml; `experiments.fidelity_cases.read_settings` validates it."""
 
     arch: ArchConfig = dataclasses.field(default_factory=ArchConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     studies: Any = MISSING
     layers: Any = MISSING
     masks: Any = None
@@ -127,6 +148,7 @@ class CompareConfig:
     """The comparison job, explained in compare.yaml; `experiments.compare_cases.read_settings` validates it."""
 
     arch: ArchConfig = dataclasses.field(default_factory=ArchConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     networks: Any = MISSING
     size: Any = MISSING
     masks: Any = MISSING
@@ -139,6 +161,7 @@ class CompareConfig:
 class ValidateConfig:
     """The validation job."""
 
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     size: Any = MISSING
     seed: Any = MISSING
 
@@ -155,3 +178,5 @@ def register() -> None:
     store.store(group="schema", name="mobilenet", node=MobileNetConfig)
     store.store(group="schema", name="npz", node=NpzConfig)
     store.store(group="schema", name="data", node=DataConfig)
+    store.store(group="schema", name="tracking", node=TrackingConfig)
+    store.store(group="schema", name="wandb", node=WandbConfig)

@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -104,7 +104,7 @@ def check_names(options: Mapping[str, Any], known: Sequence[str], groups: Sequen
     """
     those = f"those of this job are {', '.join([*groups, *known])}."
     for name in options:
-        if name not in known:
+        if name not in (*groups, *known):
             raise ValueError(f"there is no option {name}; {those}")
     for name in known:
         if name not in options:
@@ -143,27 +143,18 @@ def output_directory() -> pathlib.Path:
     return pathlib.Path(HydraConfig.get().runtime.output_dir)
 
 
-def write_whole(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Writes a file whole or not at all: under a temporary name first, which then becomes its own."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_json(path: pathlib.Path, data: Any) -> None:
     """Writes a JSON file, whole or not at all."""
+    from phantom_jax.files import write_whole  # with which comes JAX, which --help need not wait for
+
     text = json.dumps(data, indent=2, allow_nan=False) + "\n"
     write_whole(path, lambda file: file.write(text.encode()))
 
 
 def write_csv(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
     """Writes a CSV file with a header, whole or not at all; None becomes an empty cell."""
+    from phantom_jax.files import write_whole
+
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

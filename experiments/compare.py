@@ -21,40 +21,48 @@ def main(config: DictConfig) -> None:
     # JAX takes seconds to import, which --help and tab completion need not wait for.
     from experiments import compare_cases, kept, provenance
     from experiments.figures import save
+    from experiments.tracked import tracked
     from phantom_jax import Phantom2D, comparison_plotting
     from phantom_jax.comparison import PAPER_RATIOS, MapPoint, Run, ablation, ratio_rows, tables
     from phantom_jax.report import print_tables
 
     arch = Phantom2D(**command.options(config, "arch"))
     options: Any = OmegaConf.to_container(config, throw_on_missing=True)
-    settings = compare_cases.read_settings({name: value for name, value in options.items() if name != "arch"})
+    settings = compare_cases.read_settings(options)
     directory = command.output_directory()
     path = directory / "cases.jsonl"
     known = compare_cases.resume(path, settings, arch)
     planned = list(compare_cases.plan(settings, arch))
 
-    cases = kept.collect(path, planned, known, compare_cases.to_dict, lambda key: ", ".join(map(str, key[1:])))
-    runs = [case for case in cases if isinstance(case, Run)]
-    points = [case for case in cases if isinstance(case, MapPoint)]
-    ratios, variants = ratio_rows(runs), ablation(runs)
-    results = {
-        "schema_version": 1,
-        "settings": dataclasses.asdict(settings),
-        "architecture": dataclasses.asdict(arch),
-        **provenance.collect(),
-        "notes": compare_cases.notes(settings),
-        "paper": PAPER_RATIOS,
-        "ratios": ratios,
-        "ablation": variants,
-        "cases": [compare_cases.to_dict(case) for case in cases],
-    }
-    command.write_csv(directory / "results.csv", ratios)
-    command.write_json(directory / "results.json", results)
-    for name, figure in comparison_plotting.figures(runs, points, variants).items():
-        save(figure, directory / name)
+    with tracked(config, "compare") as tracker:
+        cases = kept.collect(path, planned, known, compare_cases.to_dict, lambda key: ", ".join(map(str, key[1:])))
+        runs = [case for case in cases if isinstance(case, Run)]
+        points = [case for case in cases if isinstance(case, MapPoint)]
+        ratios, variants = ratio_rows(runs), ablation(runs)
+        results = {
+            "schema_version": 1,
+            "settings": dataclasses.asdict(settings),
+            "architecture": dataclasses.asdict(arch),
+            **provenance.collect(),
+            "notes": compare_cases.notes(settings),
+            "paper": PAPER_RATIOS,
+            "ratios": ratios,
+            "ablation": variants,
+            "cases": [compare_cases.to_dict(case) for case in cases],
+        }
+        command.write_csv(directory / "results.csv", ratios)
+        command.write_json(directory / "results.json", results)
+        tracker.table("ratios", ratios)
+        tracker.table("ablation", variants)
+        tracker.summarize(
+            {"/".join(row[name] for name in ("rival", "size", "network", "masks")): row["all"] for row in ratios}
+        )
+        tracker.artifact("results", directory / "results.json", "results")
+        for name, figure in comparison_plotting.figures(runs, points, variants).items():
+            tracker.figure(name, save(figure, directory / name))
 
-    command.tell(results["notes"])
-    print_tables(tables(ratios, variants))
+        command.tell(results["notes"])
+        print_tables(tables(ratios, variants))
     print(directory, flush=True)
 
 

@@ -39,7 +39,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     """Returns validated settings.
 
     Args:
-        options: The configuration as plain values, without `arch`.
+        options: The configuration as plain values.
 
     Raises:
         ValueError: An option is unknown or not valid.
@@ -47,7 +47,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     options = {**options, **{f"map.{name}": value for name, value in (options.get("map") or {}).items()}}
     options.pop("map", None)
     known = ("networks", "size", "masks", "seeds", "sizes", "map.layer", "map.densities")
-    command.check_names(options, known, groups=("arch",))
+    command.check_names(options, known, groups=("arch", "tracking"))
 
     each = functools.partial(command.each, options)
     size = integer("size", options["size"], minimum=1)

@@ -5,6 +5,7 @@ with `hydra.run.dir=` that directory, the job measures only what is missing ther
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hydra
@@ -19,16 +20,16 @@ from experiments import command
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
-
     from experiments import fidelity_cases, kept, provenance
     from experiments.figures import save
+    from experiments.tracked import tracked
     from phantom_jax import Phantom2D, fidelity_plotting
     from phantom_jax.fidelity import STUDIES, ErrorCase, summarize, tables
     from phantom_jax.report import print_tables
 
     arch = Phantom2D(**command.options(config, "arch"))
     options: Any = OmegaConf.to_container(config, throw_on_missing=True)
-    settings = fidelity_cases.read_settings({name: value for name, value in options.items() if name != "arch"})
+    settings = fidelity_cases.read_settings(options)
     layers, masks = fidelity_cases.load_layers(settings)
     directory = command.output_directory()
     path = directory / "cases.jsonl"
@@ -40,26 +41,45 @@ def main(config: DictConfig) -> None:
         named = zip(STUDIES[study].identity, identity, strict=True)
         return f"{study}: {', '.join(f'{name} {value}' for name, value in named)}"
 
-    cases = kept.collect(path, planned, known, fidelity_cases.to_dict, describe)
-    summary, rows = summarize(cases), [fidelity_cases.to_dict(case) for case in cases]
-    results = {
-        "schema_version": 1,
-        "settings": dataclasses.asdict(settings),
-        "architecture": fidelity_cases.architecture(arch),
-        "masks": None if masks is None else masks.provenance(),
-        **provenance.collect(),
-        "summary": summary,
-        "cases": rows,
-    }
-    if errors := [row for row in rows if row["study"] == ErrorCase.study]:
-        command.write_csv(directory / "results.csv", errors)
-    command.write_json(directory / "results.json", results)
-    for name, figure in fidelity_plotting.figures(cases).items():
-        save(figure, directory / name)
+    with tracked(config, "fidelity") as tracker:
+        cases = kept.collect(path, planned, known, fidelity_cases.to_dict, describe)
+        summary, rows = summarize(cases), [fidelity_cases.to_dict(case) for case in cases]
+        results = {
+            "schema_version": 1,
+            "settings": dataclasses.asdict(settings),
+            "architecture": fidelity_cases.architecture(arch),
+            "masks": None if masks is None else masks.provenance(),
+            **provenance.collect(),
+            "summary": summary,
+            "cases": rows,
+        }
+        if errors := [row for row in rows if row["study"] == ErrorCase.study]:
+            command.write_csv(directory / "results.csv", errors)
+        command.write_json(directory / "results.json", results)
+        for study, found in summary.items():
+            tracker.table(study, found)
+        tracker.summarize(totals(summary))
+        tracker.artifact("results", directory / "results.json", "results")
+        for name, figure in fidelity_plotting.figures(cases).items():
+            tracker.figure(name, save(figure, directory / name))
 
-    command.tell(masks.notes if masks else ())
-    print_tables(tables(summary))
+        command.tell(masks.notes if masks else ())
+        print_tables(tables(summary))
     print(directory, flush=True)
+
+
+def totals(summary: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Returns what a summary has over all layers, as `STUDY/inter_balance/NAME` or `STUDY/no_inter_balance/NAME`."""
+    from phantom_jax.fidelity import TOTAL
+
+    return {
+        f"{study}/{'inter_balance' if row['inter_balance'] else 'no_inter_balance'}/{name}": value
+        for study, rows in summary.items()
+        for row in rows
+        if row["layer"] == TOTAL
+        for name, value in row.items()
+        if name not in ("layer", "inter_balance")
+    }
 
 
 if __name__ == "__main__":

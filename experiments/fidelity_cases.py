@@ -58,12 +58,12 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     """Returns validated settings.
 
     Args:
-        options: The configuration as plain values, without `arch`.
+        options: The configuration as plain values.
 
     Raises:
         ValueError: An option is unknown or not valid.
     """
-    command.check_names(options, [field.name for field in dataclasses.fields(Settings)], groups=("arch",))
+    command.check_names(options, [field.name for field in dataclasses.fields(Settings)], groups=("arch", "tracking"))
     masks, size = options["masks"], integer("size", options["size"], minimum=1)
     if masks is not None and not isinstance(masks, str):
         raise ValueError(f"masks must be null or name an .npz file, got {masks!r}.")

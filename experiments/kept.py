@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from experiments import command
+from phantom_jax.files import write_whole
 
 Case = TypeVar("Case")
 Key = tuple[Any, ...]  # a kind of case, and the identity of one of them
@@ -39,7 +39,7 @@ def resume(path: pathlib.Path, how: Mapping[str, Any], read: Callable[[dict[str,
             "were, or another hydra.run.dir."
         )
     whole = b"".join(line + b"\n" for line in [json.dumps(how).encode(), *lines[1:]])
-    command.write_whole(path, lambda file: file.write(whole))
+    write_whole(path, lambda file: file.write(whole))
     return cases
 
 

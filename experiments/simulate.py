@@ -3,11 +3,19 @@
 `python -m experiments.simulate workload=vgg16 arch=phantom_cv`; the last line printed is the output directory.
 """
 
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
 import hydra
 from omegaconf import DictConfig
 
 from conf import schema
 from experiments import command
+
+if TYPE_CHECKING:
+    from phantom_jax import Report
 
 
 @hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="simulate")
@@ -19,6 +27,7 @@ def main(config: DictConfig) -> None:
     from rich.progress import Progress
 
     from experiments import provenance
+    from experiments.tracked import tracked
     from experiments.workload import load_workload
     from phantom_jax import Phantom2D, simulate
     from phantom_jax.checks import one_of
@@ -28,28 +37,54 @@ def main(config: DictConfig) -> None:
     if config.figures.layer is not None:
         one_of("figures.layer", config.figures.layer, tuple(workload.names))
 
-    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
-    with bar:
-        report = simulate(bar.track(workload, description="Counting cycles"), arch)
-
     console, directory = Console(), command.output_directory()
-    results = {
-        "schema_version": 1,
-        "workload": workload.provenance(),
-        "seed": workload.seed,
-        **provenance.collect(),
-        **report.to_dict(),
-    }
-    command.write_csv(directory / "results.csv", report.rows())
-    command.write_json(directory / "results.json", results)
+    with tracked(config, "simulate") as tracker:
+        bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+        with bar:
+            report = simulate(bar.track(workload, description="Counting cycles"), arch)
 
-    command.tell(workload.notes)
-    report.print(console)
-    if config.figures.write:
-        from experiments.figures import write_figures
+        results = {
+            "schema_version": 1,
+            "workload": workload.provenance(),
+            "seed": workload.seed,
+            **provenance.collect(),
+            **report.to_dict(),
+        }
+        command.write_csv(directory / "results.csv", report.rows())
+        command.write_json(directory / "results.json", results)
+        tracker.table("layers", report.rows())
+        tracker.summarize(summary(report))
+        tracker.artifact("results", directory / "results.json", "results")
 
-        command.tell(write_figures(directory, report, workload, arch, config.figures.layer))
+        command.tell(workload.notes)
+        report.print(console)
+        if config.figures.write:
+            from experiments.figures import write_figures
+
+            command.tell(write_figures(directory, report, workload, arch, config.figures.layer, tracker))
     print(directory, flush=True)
+
+
+def summary(report: "Report") -> dict[str, float | None]:
+    """Returns a network's totals: cycles per image, speed-ups, densities, and where the thread slots went."""
+    layers = report.layers
+    return {
+        "cycles": sum(report.cycles.tolist()) / len(report.cycles),
+        "dense_cycles": report.dense_cycles,
+        "speedup_over_mapped_dense": report.speedup_over_mapped_dense,
+        "speedup_over_ideal_dense": report.speedup_over_ideal_dense,
+        "perfect_skipping_bound": report.perfect_skipping_bound,
+        "utilization": report.utilization,
+        "weight_density": _density((layer.weight_density, layer.weights_shape) for layer in layers),
+        "activation_density": _density((layer.activation_density, layer.activations_shape) for layer in layers),
+        **{f"stack_{component}_share": share for component, share in report.shares.items()},
+    }
+
+
+def _density(masks: Iterable[tuple[float, Sequence[int]]]) -> float:
+    """Returns the density of masks of given densities and shapes, taken together."""
+    sizes, densities = zip(*((math.prod(shape), density) for density, shape in masks), strict=True)
+    return sum(map(operator.mul, sizes, densities)) / sum(sizes)
 
 
 if __name__ == "__main__":

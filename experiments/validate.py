@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import statistics
 
 import hydra
 from omegaconf import DictConfig
@@ -21,23 +22,28 @@ def main(config: DictConfig) -> None:
     from rich.progress import Progress
 
     from experiments import provenance
+    from experiments.tracked import tracked
     from phantom_jax.checks import integer
     from phantom_jax.comparison import validation
     from phantom_jax.report import print_tables
 
-    command.check_names({str(name): value for name, value in config.items()}, ("size", "seed"))
+    command.check_names({str(name): value for name, value in config.items()}, ("size", "seed"), ("tracking",))
     seed = integer("seed", config.seed, minimum=0, maximum=2**64 - 1)
     planned = list(validation.checks(config.size, seed))
-    found = []
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        for measure in bar.track(planned, description="Validating"):
-            found += measure()
-    directory = command.output_directory()
-    rows = [{**dataclasses.asdict(check), "deviation": check.deviation} for check in found]
-    results = {"schema_version": 1, "size": config.size, "seed": seed, **provenance.collect(), "checks": rows}
-    command.write_csv(directory / "results.csv", rows)
-    command.write_json(directory / "results.json", results)
-    print_tables([validation.table(found)])
+    directory, found = command.output_directory(), []
+    with tracked(config, "validate") as tracker:
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            for measure in bar.track(planned, description="Validating"):
+                found += measure()
+        rows = [{**dataclasses.asdict(check), "deviation": check.deviation} for check in found]
+        results = {"schema_version": 1, "size": config.size, "seed": seed, **provenance.collect(), "checks": rows}
+        command.write_csv(directory / "results.csv", rows)
+        command.write_json(directory / "results.json", results)
+        tracker.table("checks", rows)
+        deviations = [abs(check.deviation) for check in found if check.deviation is not None]
+        tracker.summarize({"checks": len(found), "median_of_absolute_deviations": statistics.median(deviations)})
+        tracker.artifact("results", directory / "results.json", "results")
+        print_tables([validation.table(found)])
     print(directory, flush=True)
 
 

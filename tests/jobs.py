@@ -4,13 +4,22 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def run(job: str, directory: pathlib.Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """Runs a job of `experiments` in a directory."""
+def run(
+    job: str, directory: pathlib.Path, *overrides: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a job of `experiments` in a directory, without wandb unless an override says otherwise.
+
+    Options of wandb that the environment holds do not apply, but `environment` adds to it.
+    """
+    if not any(override.startswith("tracking") for override in overrides):
+        overrides = (*overrides, "tracking=none")
     arguments = [sys.executable, "-P", "-m", f"experiments.{job}", *overrides]
     cache = os.environ["PHANTOM_JAX_TEST_CACHE"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PHANTOM_JAX_CACHE": cache}
-    return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, timeout=600)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    variables = {**inherited, "PYTHONPATH": str(ROOT), "PHANTOM_JAX_CACHE": cache, **(environment or {})}
+    return subprocess.run(arguments, cwd=directory, env=variables, capture_output=True, text=True, timeout=600)

@@ -111,6 +111,13 @@ def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: 
     assert results["paper"] == {"dense": 12.0, "scnn": 4.1, "sparten": 1.98, "eyeriss_v2": 2.36}
     with (directory / "results.csv").open() as file:
         assert [row["rival"] for row in csv.DictReader(file)] == [row["rival"] for row in results["ratios"]]
+    _, *told, end = (json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines())
+    assert [next(iter(record.values())) for record in told[:2]] == ["ratios", "ablation"]
+    assert told[0]["rows"] == results["ratios"]
+    summary = told[2]["summary"]
+    assert list(summary.values()) == [row["all"] for row in results["ratios"]]
+    assert "scnn/equal/vgg16/han/channel" in summary
+    assert end == {"failed": False}
     runs = [case for case in results["cases"] if case["case"] == "run"]
     assert len(runs) == 2 * (1 + 5 + 9)  # the accelerator, rivals, variants
     for case in runs:
@@ -157,7 +164,7 @@ def test_the_seed_gives_the_same_totals(tmp_path: pathlib.Path) -> None:
         (["size=33"], "size must be a multiple of 32, got 33"),
         (["~map"], "option map.layer is missing"),
         (["~seeds"], "option seeds is missing"),
-        (["+color=red"], "there is no option color; those of this job are arch, networks"),
+        (["+color=red"], "there is no option color; those of this job are arch, tracking, networks"),
     ],
 )
 def test_bad_settings_are_refused_by_name(overrides: list[str], message: str) -> None:
@@ -165,7 +172,7 @@ def test_bad_settings_are_refused_by_name(overrides: list[str], message: str) ->
     with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
         options: Any = OmegaConf.to_container(compose("compare", overrides))
     with pytest.raises(ValueError) as error:  # noqa: PT011 - messages hold brackets
-        compare_cases.read_settings({name: value for name, value in options.items() if name != "arch"})
+        compare_cases.read_settings(options)
     assert message in str(error.value)
 
 
@@ -176,8 +183,12 @@ def test_validation_prints_published_figures_beside_the_models(tmp_path: pathlib
     assert {check["published"] for check in checks} == {3.52, 0.79, 24.0, 4.7, 1.8, 3.0, 0.45}
     assert all(check["model"] > 0.05 for check in checks)
     assert "Baselines beside published figures" in done.stdout
-    refused = jobs.run("validate", tmp_path, "size=7")
+    log = (pathlib.Path(done.stdout.splitlines()[-1]) / "log.jsonl").read_text().splitlines()
+    assert json.loads(log[1])["rows"] == checks
+    assert json.loads(log[2])["summary"]["checks"] == len(checks)
+    refused = jobs.run("validate", tmp_path, "size=7", "hydra.run.dir=refused")
+    assert (tmp_path / "refused/log.jsonl").read_text().splitlines()[1:] == ['{"failed": true}']
     assert refused.returncode == 1
     unknown = jobs.run("validate", tmp_path, "+color=red")
-    assert "there is no option color; those of this job are size, seed" in unknown.stderr
+    assert "there is no option color; those of this job are tracking, size, seed" in unknown.stderr
     assert "size must be a multiple of 32, got 7" in refused.stderr

@@ -60,7 +60,7 @@ def test_measures_prints_writes_and_goes_on_where_it_was_interrupted(tmp_path: p
         assert line in done.stdout
     names = ("error", "gradient", "rank", "stale_redrawn", "stale_scaled")
     assert {path.name for path in directory.iterdir()} == {
-        *(".hydra", "cases.jsonl", "fidelity.log", "results.csv", "results.json"),
+        *(".hydra", "cases.jsonl", "fidelity.log", "log.jsonl", "results.csv", "results.json"),
         *(f"{name}.{kind}" for name in names for kind in ("png", "svg")),
     }
 
@@ -74,6 +74,12 @@ def test_measures_prints_writes_and_goes_on_where_it_was_interrupted(tmp_path: p
     assert results["architecture"]["rows"] == 7
     assert results["masks"]["path"] == "masks.npz"
     assert set(results["summary"]) == set(fidelity.STUDIES)
+    told = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+    tables = {record["table"]: record["rows"] for record in told if "table" in record}
+    assert tables == results["summary"]
+    (totals,) = (record["summary"] for record in told if "summary" in record)
+    assert totals["rank/inter_balance/spread"] == results["summary"]["rank"][-1]["spread"]
+    assert totals["error/no_inter_balance/bias"] == results["summary"]["error"][-2]["bias"]
     with (directory / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["proxy"]) for row in rows] == [case["proxy"] for case in cases[:8]]
@@ -100,7 +106,7 @@ def test_measures_prints_writes_and_goes_on_where_it_was_interrupted(tmp_path: p
     [
         (["draws=1"], "draws must be an integer of at least 2, got 1."),
         (["arch.rows=0"], "rows must be a positive integer, got 0."),
-        (["+foo=1"], "there is no option foo; those of this job are arch, studies"),
+        (["+foo=1"], "there is no option foo; those of this job are arch, tracking, studies"),
     ],
 )
 def test_mistakes_end_in_a_message(tmp_path: pathlib.Path, overrides: list[str], message: str) -> None:
@@ -116,7 +122,7 @@ def composed() -> dict:
     with initialize_config_dir(version_base="1.3", config_dir=command.CONFIG_PATH):
         options = OmegaConf.to_container(compose("fidelity"), throw_on_missing=True)
     assert isinstance(options, dict)
-    return {str(name): value for name, value in options.items() if name != "arch"}
+    return {str(name): value for name, value in options.items()}
 
 
 OPTIONS = composed()

@@ -3,11 +3,12 @@
 from phantom_jax.fidelity.cases import STUDIES, Case, ErrorCase, GradientCase, RankCase, StaleCase
 from phantom_jax.fidelity.draws import KINDS
 from phantom_jax.fidelity.studies import measure_error, measure_gradient, measure_rank, measure_stale
-from phantom_jax.fidelity.summary import summarize, tables
+from phantom_jax.fidelity.summary import TOTAL, summarize, tables
 
 __all__ = [
     "KINDS",
     "STUDIES",
+    "TOTAL",
     "Case",
     "ErrorCase",
     "GradientCase",
