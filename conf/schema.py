@@ -166,6 +166,104 @@ class ValidateConfig:
     seed: Any = MISSING
 
 
+@dataclasses.dataclass
+class ModelConfig:
+    """A network of `phantom_jax.models`."""
+
+    name: str = MISSING
+
+
+@dataclasses.dataclass
+class VggSmallConfig(ModelConfig):
+    """Arguments of `phantom_jax.models.vgg_small`."""
+
+    stages: Any = MISSING
+
+
+@dataclasses.dataclass
+class MobileNetSmallConfig(ModelConfig):
+    """Arguments of `phantom_jax.models.mobilenet_small`."""
+
+    stem: Any = MISSING
+    pairs: Any = MISSING
+
+
+@dataclasses.dataclass
+class SparsityConfig:
+    """How weights are chosen; `phantom_jax.training.Settings` explains and validates it."""
+
+    name: str = MISSING
+    cycles: Any = None
+    density: Any = None
+    settled: Any = 0.6
+
+
+@dataclasses.dataclass
+class NMConfig(SparsityConfig):
+    """Arguments of `phantom_jax.sparsity.NM`."""
+
+    n: Any = MISSING
+    m: Any = MISSING
+
+
+@dataclasses.dataclass
+class CycleAwareConfig(SparsityConfig):
+    """Options of `phantom_jax.sparsity.cycle_penalty`, and the learning rate of keep probabilities."""
+
+    logit_rate: Any = MISSING
+    penalty: Any = MISSING
+    gain: Any = MISSING
+    pull: Any = MISSING
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """The optimizer of weights."""
+
+    name: str = MISSING
+    weight_decay: Any = MISSING
+
+
+@dataclasses.dataclass
+class PhaseConfig:
+    """A phase of training."""
+
+    epochs: Any = MISSING
+    learning_rate: Any = MISSING
+
+
+@dataclasses.dataclass
+class PhasesConfig:
+    """The phases, in order."""
+
+    dense: PhaseConfig = dataclasses.field(default_factory=PhaseConfig)
+    sparse: PhaseConfig = dataclasses.field(default_factory=PhaseConfig)
+    tune: PhaseConfig = dataclasses.field(default_factory=PhaseConfig)
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """The training job, explained in train.yaml."""
+
+    arch: ArchConfig = dataclasses.field(default_factory=ArchConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    sparsity: SparsityConfig = dataclasses.field(default_factory=SparsityConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
+    phases: PhasesConfig = dataclasses.field(default_factory=PhasesConfig)
+    seed: Any = MISSING
+    batch_size: Any = MISSING
+    interval: Any = MISSING
+    calibration_images: Any = MISSING
+    exact_images: Any = MISSING
+    evaluated_images: Any = MISSING
+    saved_images: Any = MISSING
+    checkpoint_every: Any = MISSING
+    resume: Any = MISSING
+    fast: bool = False
+
+
 def register() -> None:
     """Makes the schemas known to Hydra."""
     store = ConfigStore.instance()
@@ -178,5 +276,13 @@ def register() -> None:
     store.store(group="schema", name="mobilenet", node=MobileNetConfig)
     store.store(group="schema", name="npz", node=NpzConfig)
     store.store(group="schema", name="data", node=DataConfig)
+    store.store(group="schema", name="model", node=ModelConfig)
+    store.store(group="schema", name="vgg_small", node=VggSmallConfig)
+    store.store(group="schema", name="mobilenet_small", node=MobileNetSmallConfig)
+    store.store(group="schema", name="sparsity", node=SparsityConfig)
+    store.store(group="schema", name="n_m", node=NMConfig)
+    store.store(group="schema", name="cycle_aware", node=CycleAwareConfig)
+    store.store(group="schema", name="optimizer", node=OptimizerConfig)
+    store.store(group="schema", name="train", node=TrainConfig)
     store.store(group="schema", name="tracking", node=TrackingConfig)
     store.store(group="schema", name="wandb", node=WandbConfig)

@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 CONFIG_PATH = str(pathlib.Path(__file__).resolve().parent.parent / "conf")
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-# Runtime errors: no such backend of JAX, or no memory on it.
-_USER_ERRORS = (ValueError, OSError, MemoryError, RuntimeError, HydraException, OmegaConfBaseException)
+# Runtime errors: no such backend of JAX, or no memory on it. Import errors: an extra that is not installed.
+_USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, RuntimeError, HydraException, OmegaConfBaseException)
 
 
 class JobFailedError(HydraException):
@@ -32,7 +32,9 @@ def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
 
     @functools.wraps(function)
     def wrapped(config: DictConfig) -> None:
-        logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # tells of every backend it does not find
+        # One tells of every backend it does not find, the other of every checkpoint's every file.
+        for name in ("jax._src.xla_bridge", "absl"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         try:
             function(config)
         except _USER_ERRORS as error:

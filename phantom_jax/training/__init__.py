@@ -1,8 +1,8 @@
 """Training of sparse networks with cycles in the loss: phases, checkpoints, exact evaluation."""
 
 from phantom_jax.training.checkpoints import Checkpoints
-from phantom_jax.training.evaluation import Evaluation, evaluate
+from phantom_jax.training.evaluation import Evaluation, evaluate, phases_table
 from phantom_jax.training.settings import PHASES, Phase, Settings
 from phantom_jax.training.trainer import Trainer
 
-__all__ = ["PHASES", "Checkpoints", "Evaluation", "Phase", "Settings", "Trainer", "evaluate"]
+__all__ = ["PHASES", "Checkpoints", "Evaluation", "Phase", "Settings", "Trainer", "evaluate", "phases_table"]

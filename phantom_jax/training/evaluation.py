@@ -1,13 +1,16 @@
 """Accuracy and exact cycles on images that training has not seen."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from rich.table import Table
 
 from phantom_jax.arch import Phantom2D
+from phantom_jax.comparison.summary import new_table
 from phantom_jax.data import Subset
 from phantom_jax.layer import Layer
 from phantom_jax.report import Report
@@ -48,6 +51,32 @@ class Evaluation:
             "cycle_share": float(shares.mean()),
             "speedup": float(1 / shares.mean()),
         }
+
+
+def phases_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Returns a table of what a network did on test images at the end of each phase.
+
+    Args:
+        rows: By phase: its name as `phase`, and figures of `Evaluation.summary`, `density` and `validation_accuracy`.
+    """
+    table = new_table(
+        "At the end of each phase",
+        "accuracy and exact cycles on test images; cycles as a share of the dense ones, with the deviation over images",
+        ["phase"],
+        ["accuracy", "validation", "weights", "cycles", "share", "speed-up"],
+    )
+    for row in rows:
+        spread = row["cycles_std"] / row["dense_cycles"]
+        table.add_row(
+            row["phase"],
+            f"{row['accuracy']:.2%}",
+            f"{row['validation_accuracy']:.2%}",
+            f"{row['density']:.3f}",
+            f"{row['cycles_mean']:,.0f}",
+            f"{row['cycle_share']:.4f} ± {spread:.4f}",
+            f"{row['speedup']:.2f}x",
+        )
+    return table
 
 
 def evaluate(model: Masked, images: Subset, arch: Phantom2D, counted: int) -> Evaluation:

@@ -1,4 +1,7 @@
-"""What a training run is made of: phases, a method, a target."""
+"""What a training run is made of: phases, a method, a target.
+
+Messages name an option as a command knows it: `phases.dense.epochs` is `dense.epochs` of `Settings`.
+"""
 
 import dataclasses
 import math
@@ -58,13 +61,15 @@ class Settings:
         """
         for name in PHASES:
             phase = getattr(self, name)
-            integer(f"{name}.epochs", phase.epochs, minimum=0)
-            number(f"{name}.learning_rate", phase.learning_rate, "a positive number", _is_positive)
+            integer(f"phases.{name}.epochs", phase.epochs, minimum=0)
+            number(f"phases.{name}.learning_rate", phase.learning_rate, "a positive number", _is_positive)
         for name in ("batch_size", "interval", "calibration_images", "exact_images"):
             integer(name, getattr(self, name), minimum=1)
         integer("seed", self.seed, minimum=0)
-        one_of("optimizer", self.optimizer, tuple(_OPTIMIZERS))
-        number("weight_decay", self.weight_decay, "a number of 0 or more", lambda value: 0 <= value < math.inf)
+        one_of("optimizer.name", self.optimizer, tuple(_OPTIMIZERS))
+        number(
+            "optimizer.weight_decay", self.weight_decay, "a number of 0 or more", lambda value: 0 <= value < math.inf
+        )
         number("sparsity.settled", self.settled, "a number from 0 to 1", lambda value: 0 <= value <= 1)
         for name in ("logit_rate", "penalty"):
             number(f"sparsity.{name}", getattr(self, name), "a positive number", _is_positive)
@@ -85,7 +90,7 @@ class Settings:
             raise ValueError("sparsity.cycles must be set for a method that learns from cycles, got null.")
         if self.method is not None and not (self.sparse.epochs and self.tune.epochs):
             raise ValueError(
-                "sparse.epochs and tune.epochs must be positive where there is a method, got "
+                "phases.sparse.epochs and phases.tune.epochs must be positive where there is a method, got "
                 f"{self.sparse.epochs} and {self.tune.epochs}."
             )
 

@@ -34,6 +34,7 @@ _OFF = 0.03  # of the cycles that are wanted: farther off, they are out of reach
 _DRAWN = 4  # masks whose exact cycles check the proxy
 
 Tell = Callable[[Mapping[str, Any], int], None]
+Evaluate = Callable[[Masked], dict[str, Any]]
 
 
 class Trainer:
@@ -83,6 +84,7 @@ class Trainer:
         self._calibrated = 0  # at which step
         self._first_share = math.nan  # of the dense cycles, before weights are chosen
         self._share = math.nan  # last exact cycles of the masks, on the images that they are adjusted on
+        self.evaluations: dict[str, dict[str, Any]] = {}  # by phase that is done
         self._dense_cycles = dense_cycles(self._model.trace(images[:1]), arch)
         self._enter_structure()
 
@@ -91,11 +93,12 @@ class Trainer:
         """The network as it is."""
         return merge(self._graph, *self._state[:3])
 
-    def run(self, tell: Tell, checkpoints: Checkpoints, save_every: int) -> None:
+    def run(self, tell: Tell, evaluate: Evaluate, checkpoints: Checkpoints, save_every: int) -> None:
         """Trains to the end.
 
         Args:
             tell: Told the figures of each step, and the step, counted from 1, before it is saved.
+            evaluate: Returns plain figures of the network; called at the end of each phase.
             checkpoints: Where the state is saved.
             save_every: Steps between checkpoints.
 
@@ -117,13 +120,17 @@ class Trainer:
             self._state = state
             self.step += 1
             tell({"phase": self.phase, **values, **figures, **self._penalty_figures()}, self.step)
-            if self.step % save_every == 0 or self.step == self.steps:
+            is_done = self.step == self.ends[self.phase]
+            if is_done:
+                self.evaluations[self.phase] = evaluate(self.model)
+            if self.step % save_every == 0 or is_done:
                 self._save(checkpoints)
 
     def restore(self, leaves: list[np.ndarray], about: Mapping[str, Any]) -> None:
         """Takes over the state of a checkpoint of the same settings."""
         self.phase, self.step = about["phase"], about["step"]
         self._calibrated, self._first_share, self._share = about["calibrated"], about["first_share"], about["share"]
+        self.evaluations = dict(about["evaluations"])
         self._model.straight_through = self._is_straight_through
         if self._learns and self.phase == "sparse":
             self._model.learn(self._model.weights())
@@ -171,6 +178,7 @@ class Trainer:
             "calibrated": self._calibrated,
             "first_share": self._first_share,
             "share": self._share,
+            "evaluations": self.evaluations,
         }
         checkpoints.save(self.step, leaves, about)
 

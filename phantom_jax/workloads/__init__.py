@@ -3,7 +3,7 @@
 from phantom_jax.workloads.inceptionnext_t import inceptionnext_t
 from phantom_jax.workloads.mobilenet_v1 import mobilenet_v1
 from phantom_jax.workloads.network import DensityTable, LayerShape, Network
-from phantom_jax.workloads.npz import read_npz
+from phantom_jax.workloads.npz import read_npz, write_npz
 from phantom_jax.workloads.resnet50 import resnet50
 from phantom_jax.workloads.synthetic import SyntheticWorkload
 from phantom_jax.workloads.vgg16 import vgg16
@@ -28,4 +28,5 @@ __all__ = [
     "read_npz",
     "resnet50",
     "vgg16",
+    "write_npz",
 ]

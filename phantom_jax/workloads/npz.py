@@ -11,7 +11,8 @@ import dataclasses
 import hashlib
 import pathlib
 import zipfile
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -81,6 +82,22 @@ def read_npz(path: str | pathlib.Path) -> NpzWorkload:
     unknown = [key for key in file.files if key not in known]
     notes = (f"{path.name}: ignored {len(unknown)} unknown arrays: {', '.join(unknown)}",) if unknown else ()
     return NpzWorkload(path.stem, path, layers, notes)
+
+
+def write_npz(file: BinaryIO, layers: Iterable[Layer]) -> None:
+    """Writes layers as an `.npz` file that `read_npz` reads.
+
+    Args:
+        file: Open for writing.
+        layers: Layers with names.
+    """
+    arrays: dict[str, Any] = {}
+    for layer in layers:
+        arrays[f"{layer.name}_weights"] = nonzero(layer.weights)
+        arrays[f"{layer.name}_activations"] = nonzero(layer.activations)
+        if layer.is_conv:
+            arrays |= {f"{layer.name}_{part}": np.asarray(getattr(layer, part)) for part in _GEOMETRY}
+    np.savez_compressed(file, **arrays)
 
 
 def _check_names(path: pathlib.Path, names: list[str], keys: list[str]) -> None:

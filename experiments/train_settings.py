@@ -1,0 +1,112 @@
+"""The training job: its configuration as data, network and settings of the library."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flax import nnx
+
+from experiments import command
+from phantom_jax.checks import integer, one_of
+from phantom_jax.data import Dataset, Splits, Subset, load, split
+from phantom_jax.models import MODELS
+from phantom_jax.sparsity import METHODS, NM, Method
+from phantom_jax.training import PHASES, Phase, Settings
+
+GROUPS = ("arch", "data", "model", "sparsity", "optimizer", "tracking", "phases")
+_OPTIONS = (
+    *("seed", "batch_size", "interval", "calibration_images", "exact_images", "evaluated_images", "saved_images"),
+    *("checkpoint_every", "resume", "fast"),
+)
+_FREE = ("tracking", "evaluated_images", "saved_images", "checkpoint_every", "resume")  # may differ when a run goes on
+_FAST_IMAGES, _FAST_BATCH = 320, 32
+_FAST_MODELS: dict[str, dict[str, Any]] = {
+    "vgg_small": {"stages": [[4], [8]]},
+    "mobilenet_small": {"stem": 4, "pairs": [[8, 1]]},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the training job works on."""
+
+    settings: Settings
+    dataset: Dataset
+    splits: Splits
+    network: Callable[[nnx.Rngs], nnx.Module]
+    identity: dict[str, Any]  # what a checkpoint must agree with
+    evaluated_images: int
+    saved_images: int
+    checkpoint_every: int
+    resume: bool | pathlib.Path
+
+
+def read(options: Mapping[str, Any]) -> Job:
+    """Returns the job of a configuration.
+
+    Args:
+        options: The configuration as plain values.
+
+    Raises:
+        ValueError: An option is unknown or not valid, or the data set cannot be read.
+    """
+    command.check_names({name: value for name, value in options.items() if name not in GROUPS}, _OPTIONS, GROUPS)
+    for name in ("evaluated_images", "saved_images", "checkpoint_every"):
+        integer(name, options[name], minimum=1)
+    resume = options["resume"]
+    if not isinstance(resume, bool) and not (isinstance(resume, str) and resume):
+        raise ValueError(f"resume must be true, false or the directory of a run, got {resume!r}.")
+    settings = _settings(options)
+    data = dict(options["data"])
+    dataset = load(data["name"], data["dir"], data["size"])
+    splits = split(dataset, settings.seed, data["fold"], data["folds"], data["validation"])
+    model = dict(options["model"])
+    make = MODELS[one_of("model.name", model.pop("name"), tuple(MODELS))]
+    if options["fast"]:
+        splits = Splits(*(Subset(part.images[:_FAST_IMAGES], part.labels[:_FAST_IMAGES]) for part in _parts(splits)))
+        model |= _FAST_MODELS.get(options["model"]["name"], {})
+    shape, classes = dataset.images.shape[1:], len(dataset.classes)
+    digest = hashlib.sha256(dataset.images.tobytes() + dataset.labels.tobytes()).hexdigest()
+    return Job(
+        settings,
+        dataset,
+        splits,
+        lambda rngs: make(shape, classes, rngs, **model),
+        {**{name: value for name, value in options.items() if name not in _FREE}, "data_sha256": digest},
+        options["evaluated_images"],
+        options["saved_images"],
+        options["checkpoint_every"],
+        resume if isinstance(resume, bool) else pathlib.Path(resume),
+    )
+
+
+def _settings(options: Mapping[str, Any]) -> Settings:
+    sparsity, fast = dict(options["sparsity"]), options["fast"]
+    name = one_of("sparsity.name", sparsity.pop("name"), ("none", *METHODS))
+    method: Method | None = None
+    if name == "n_m":
+        method = NM(sparsity.pop("n"), sparsity.pop("m"))
+    elif name != "none":
+        method = METHODS[name]()
+    phases = {
+        phase: Phase(1 if fast else options["phases"][phase]["epochs"], options["phases"][phase]["learning_rate"])
+        for phase in PHASES
+    }
+    return Settings(
+        **phases,
+        method=method,
+        **sparsity,
+        seed=options["seed"],
+        batch_size=_FAST_BATCH if fast else options["batch_size"],
+        optimizer=options["optimizer"]["name"],
+        weight_decay=options["optimizer"]["weight_decay"],
+        shift=options["data"]["shift"],
+        flip=options["data"]["flip"],
+        **{name: options[name] for name in ("interval", "calibration_images", "exact_images")},
+    )
+
+
+def _parts(splits: Splits) -> tuple[Subset, ...]:
+    return tuple(getattr(splits, field.name) for field in dataclasses.fields(splits))
