@@ -16,10 +16,24 @@ def run(
 
     Options of wandb that the environment holds do not apply, but `environment` adds to it.
     """
+    arguments, variables = _command(job, overrides, environment)
+    return subprocess.run(arguments, cwd=directory, env=variables, capture_output=True, text=True, timeout=600)
+
+
+def start(job: str, directory: pathlib.Path, *overrides: str) -> subprocess.Popen[bytes]:
+    """Starts a job likewise, without waiting for its end or its output."""
+    arguments, variables = _command(job, overrides, None)
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(arguments, cwd=directory, env=variables, stdout=nowhere, stderr=nowhere)
+
+
+def _command(
+    job: str, overrides: tuple[str, ...], environment: Mapping[str, str] | None
+) -> tuple[list[str], dict[str, str]]:
     if not any(override.startswith("tracking") for override in overrides):
         overrides = (*overrides, "tracking=none")
     arguments = [sys.executable, "-P", "-m", f"experiments.{job}", *overrides]
     cache = os.environ["PHANTOM_JAX_TEST_CACHE"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     variables = {**inherited, "PYTHONPATH": str(ROOT), "PHANTOM_JAX_CACHE": cache, **(environment or {})}
-    return subprocess.run(arguments, cwd=directory, env=variables, capture_output=True, text=True, timeout=600)
+    return arguments, variables
