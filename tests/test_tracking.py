@@ -421,6 +421,19 @@ def test_a_sweep_is_a_group_of_one_run_per_job(
         assert names == {"table": 1, "summary": 1, "artifact": 1, "figure": 3, "failed": 1}
 
 
+def test_a_job_that_fails_says_so(tmp_path: pathlib.Path, masks: list[str]) -> None:
+    """In the group that is asked for, and without wandb where the environment disables it."""
+    (tmp_path / "out/results.csv").mkdir(parents=True)
+    overrides = ["tracking.group=mine", "hydra.run.dir=out", *masks]
+    done = jobs.run("simulate", tmp_path, *overrides, environment={"WANDB_MODE": "disabled"})
+    assert done.returncode == 1
+    assert "Is a directory" in done.stderr
+    head, *told = lines(tmp_path / "out")
+    assert (head["group"], head["config"]["tracking"]["mode"]) == ("mine", "disabled")
+    assert told == [{"failed": True}]
+    assert not (tmp_path / "out/wandb").exists()
+
+
 def test_without_wandb_runs_go_on(tmp_path: pathlib.Path, masks: list[str]) -> None:
     (tmp_path / "shadow").mkdir()
     (tmp_path / "shadow/wandb.py").write_text("raise ImportError('no wandb here')")

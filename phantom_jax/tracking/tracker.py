@@ -151,7 +151,8 @@ def open_tracker(
     step stay; later ones and what has no step are dropped, as the run tells them again, and so is a line that was not
     finished. What was logged is in the file even if the process is killed thereafter. So if a run logs each step before
     it saves the step's checkpoint, and resumes after the step that it restored, the log has every step exactly once.
-    With wandb, the run keeps its identifier.
+    With wandb, the run keeps its identifier, but may lack the last points before a process was killed, which wandb
+    writes with a delay.
 
     Args:
         directory: Where to; it must exist.
