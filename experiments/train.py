@@ -81,6 +81,9 @@ def main(config: DictConfig) -> None:
         for name, figure in figures.items():
             tracker.figure(name, save(figure, directory / name))
 
+    off = train_settings.off_target(job.settings, evaluation)
+    if abs(off) > train_settings.CLOSE:
+        command.tell([f"exact cycles on test images are {off:+.1%} off the target of {job.settings.cycles}."])
     evaluation.report.print(Console())
     print_tables([phases_table(rows)])
     print(directory, flush=True)

@@ -222,7 +222,10 @@ def test_every_configuration_of_every_group_composes(group: str) -> None:
     names = [path.stem for path in (ROOT / "conf" / group).glob("*.yaml")]
     assert names
     for name in names:
-        assert compose(overrides=[f"+{group}={name}"])[group]
+        if group == "experiment":  # a preset of the training job
+            assert compose("train", [f"experiment={name}"])
+        else:
+            assert compose(overrides=[f"+{group}={name}"])[group]
 
 
 def test_schemas_refuse_unknown_keys(hydra_config) -> None:

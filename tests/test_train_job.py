@@ -97,7 +97,7 @@ def test_a_killed_run_goes_on_to_the_same_end(whole: tuple[pathlib.Path, str], t
         for name in wanted.files:
             np.testing.assert_array_equal(got[name], wanted[name])
     found, wanted = results(directory), results(expected)
-    for name in ("phases", "test", "layers", "cycles"):
+    for name in ("phases", "test", "layers"):
         assert found[name] == wanted[name]
 
     again = jobs.run("train", tmp_path, *FAST, "hydra.run.dir=run")

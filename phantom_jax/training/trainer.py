@@ -30,7 +30,6 @@ from phantom_jax.training.settings import PHASES, Settings
 from phantom_jax.training.steps import build_step, merge, split
 
 _ADJUSTED = 0.9  # of the tune phase, until when masks are adjusted
-_OFF = 0.03  # of the cycles that are wanted: farther off, and by more than a cycle for each layer, they are out of reach
 _DRAWN = 4  # masks whose exact cycles check the proxy
 
 Tell = Callable[[Mapping[str, Any], int], None]
@@ -271,15 +270,6 @@ class Trainer:
             share = cubic(self._first_share, float(settings.cycles or math.nan), progress)
             masks = keep_cycles(scores, layers, self.arch, share * self._dense_cycles)
         self._share = exact_cycles(layers, masks, self.arch) / self._dense_cycles
-        if settings.cycles is not None and progress >= 1:
-            off = self._share / settings.cycles - 1
-            if off < -_OFF and all(mask.all() for mask in masks.values()):
-                off = 0.0  # all weights together take no more
-            if abs(off) > _OFF and abs(off) * settings.cycles * self._dense_cycles > len(masks):
-                raise ValueError(
-                    f"sparsity.cycles is out of reach: masks of {settings.cycles} of the dense cycles were wanted, the "
-                    f"nearest take {self._share:.4g}. Checkpoints are as they were."
-                )
         return masks
 
     def _choose(self, progress: float) -> dict[str, Any]:
