@@ -1,38 +1,81 @@
 """How many weights to keep: a density, or exact cycles."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.baselines import Dense
+from phantom_jax.checks import number
 from phantom_jax.layer import Layer
-from phantom_jax.simulate import simulate
-from phantom_jax.sparsity.methods import keep_best
+from phantom_jax.simulate import check_arch, simulate
+from phantom_jax.sparsity.methods import keep_best, places_by_score
+from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
 
 _CLOSE = 0.005  # of the cycles that are wanted: near enough to stop the search
 
 
 def cubic(start: float, end: float, progress: float) -> float:
-    """Returns the target of a gradual schedule (Zhu and Gupta, arXiv:1710.01878) at a progress from 0 to 1."""
+    """Returns the target of a gradual schedule (Zhu and Gupta, arXiv:1710.01878).
+
+    It is for plain numbers; `optax.polynomial_schedule` with a power of 3 is the same of a step, also under `jit`.
+
+    Args:
+        start: The target at first.
+        end: The target in the end.
+        progress: From 0 to 1; what is beyond counts as the end that is nearer.
+
+    Raises:
+        ValueError: An argument is not a finite number.
+    """
+    for argument, value in (("start", start), ("end", end), ("progress", progress)):
+        number(argument, value, "a finite number", math.isfinite)
     return end + (start - end) * (1 - min(max(progress, 0.0), 1.0)) ** 3
 
 
 def dense_cycles(layers: Sequence[Layer], arch: Phantom2D) -> int:
-    """Returns the cycles per image of the same mesh and mapping without skipping, over all layers."""
+    """Returns the cycles per image of the same mesh and mapping without skipping, over all layers.
+
+    Raises:
+        ValueError: As in `simulate`.
+    """
+    check_arch(arch)
     return sum(layer.dense_cycles for layer in Dense(arch=arch).simulate(layers).layers)
 
 
 def exact_cycles(layers: Sequence[Layer], masks: Mapping[str, np.ndarray], arch: Phantom2D) -> float:
-    """Returns the exact cycles of layers with other weight masks, as the mean over their images."""
-    masked = [dataclasses.replace(layer, weights=masks[str(layer.name)]) for layer in layers]
+    """Returns the exact cycles of layers with other weight masks, as the mean over their images.
+
+    Args:
+        layers: Layers with the activations of a few images.
+        masks: By layer, of its weights' shape.
+        arch: The accelerator.
+
+    Raises:
+        ValueError: As in `simulate`; or `masks` lack a layer, hold an unknown one, or an array is of another shape or
+            holds NaN.
+    """
+    named = layers_by_name(layers)
+    arrays = arrays_by_name("masks", masks, shapes_of(named))
+    masked = [dataclasses.replace(layer, weights=arrays[name]) for name, layer in named.items()]
     return float(simulate(masked, arch).cycles.mean())
 
 
 def keep_density(scores: Mapping[str, np.ndarray], density: float) -> dict[str, np.ndarray]:
-    """Returns masks of a density over all layers, by score."""
-    return keep_best(scores, round(density * sum(values.size for values in scores.values())))
+    """Returns masks of a density over all layers, by score.
+
+    Args:
+        scores: By layer.
+        density: Weights to keep, as a share of all.
+
+    Raises:
+        ValueError: `density` is not a number from 0 to 1, or as in `keep_best`.
+    """
+    number("density", density, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+    arrays = arrays_by_name("scores", scores)
+    return keep_best(arrays, round(density * sum(values.size for values in arrays.values())))
 
 
 def keep_cycles(
@@ -41,16 +84,25 @@ def keep_cycles(
     """Returns masks, by score, that take so many exact cycles, or all ones if those take no more.
 
     Cycles grow with the weights that are kept, if not always by each of them, so the number of weights is searched by
-    interpolation and bisection in turn.
+    interpolation and bisection in turn. The masks are the nearest that the search meets, within 0.5% where single
+    weights matter so little; `exact_cycles` says how near they are.
 
     Args:
         scores: By layer.
         layers: Layers with the activations of a few images.
         arch: The accelerator.
         cycles: Per image, in the mean.
+
+    Raises:
+        ValueError: `scores` lack a layer, hold an unknown one, or an array is of another shape or holds NaN; `cycles`
+            is not a positive number; or as in `simulate`.
     """
-    most = sum(values.size for values in scores.values())
-    best = keep_best(scores, most)
+    number("cycles", cycles, "a positive number", lambda value: 0 < value < math.inf)
+    named = layers_by_name(layers)
+    places = places_by_score(arrays_by_name("scores", scores, shapes_of(named)))
+    layers = list(named.values())
+    most = sum(values.size for values in places.values())
+    best = {name: values < most for name, values in places.items()}
     above = exact_cycles(layers, best, arch) - cycles
     if above <= 0:
         return best
@@ -60,7 +112,7 @@ def keep_cycles(
         share = below / (below - above) if interpolate else 0.5
         middle = min(max(fewest + round((most - fewest) * share), fewest + 1), most - 1)
         interpolate = not interpolate
-        masks = keep_best(scores, middle)
+        masks = {name: values < middle for name, values in places.items()}
         found = exact_cycles(layers, masks, arch) - cycles
         if abs(found) < abs(error):
             best, error = masks, found

@@ -1,5 +1,7 @@
 """A network whose weights are masked."""
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from phantom_jax.sparsity.named import Shape, arrays_by_name
 from phantom_jax.trace import Traced, trace
 
 Path = tuple[Any, ...]  # of a variable in a network's state
@@ -35,57 +38,48 @@ class Masked(nnx.Module):
     """
 
     def __init__(self, network: nnx.Module, *args: Any) -> None:
-        """Finds the layers.
+        """Finds the layers, and runs the network once more to see that masks reach them.
 
         Args:
-            network: A callable module.
+            network: A callable module; it is kept, not copied.
             *args: What to call it with, such as a few images.
 
         Raises:
-            ValueError: The weights of a layer are not a parameter of the network, or one that several layers share.
+            ValueError: `network` is no callable module, has no layer, runs other layers with other weights, or a
+                layer's weights are not one parameter of its own, of the same shape, whose zeros are theirs.
         """
+        if not isinstance(network, nnx.Module) or not callable(network):
+            raise ValueError(f"network must be a flax.nnx.Module that can be called, got {type(network).__name__}.")
         with _in_evaluation(network):
             traced = trace(network, *args)
-        known = dict(nnx.to_flat_state(nnx.state(network, nnx.Param)))
-        paths: dict[str, Path] = {}
-        for layer, source in zip(traced, traced.sources, strict=True):
-            name = str(layer.name)
-            path = None if source is None else _state_path(source)
-            if path not in known or known[path].get_value().shape != layer.weights.shape:
-                raise ValueError(
-                    f"network must have a parameter with the weights of each layer, as flax.nnx.Conv and Linear have; "
-                    f"those of {name} are none, or of another shape than {layer.weights.shape}."
-                )
-            if path in paths.values():
-                raise ValueError(f"network must not use weights twice; {name} has those of an earlier layer.")
-            paths[name] = path
-        if not paths:
-            raise ValueError("network must have a convolution or dense product; tracing it found none.")
         self.network = network
-        self.paths = paths
-        self.masks = nnx.Dict(
-            {name: Mask(jnp.ones(known[path].get_value().shape, bool)) for name, path in paths.items()}
-        )
+        self._paths = _find_parameters(network, traced)
+        self.masks = nnx.Dict({name: Mask(jnp.ones(shape, bool)) for name, shape in self._shapes().items()})
         self.keep = nnx.Dict()
         self.straight_through = False
+        self._check_reach(*args)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the layers, in order."""
-        return tuple(self.paths)
+        return tuple(name for name, _ in self._paths)
 
     def weights(self) -> dict[str, jax.Array]:
         """Returns the weights of each layer, without masks."""
         state = dict(nnx.to_flat_state(nnx.state(self.network, nnx.Param)))
-        return {name: state[path].get_value() for name, path in self.paths.items()}
+        return {name: state[path].get_value() for name, path in self._paths}
 
     def learn(self, logits: Mapping[str, Any]) -> None:
         """Lets keep probabilities be learned.
 
         Args:
             logits: By layer, arrays of its weights' shape.
+
+        Raises:
+            ValueError: `logits` lack a layer, hold an unknown one, or an array is of another shape or holds NaN.
         """
-        self.keep = nnx.Dict({name: Keep(jnp.asarray(logits[name], jnp.float32)) for name in self.names})
+        arrays = arrays_by_name("logits", logits, self._shapes())
+        self.keep = nnx.Dict({name: Keep(jnp.asarray(array, jnp.float32)) for name, array in arrays.items()})
 
     def probabilities(self) -> list[jax.Array]:
         """Returns the probability of each weight to be kept, by layer, as `expected_cycles_from` takes them."""
@@ -98,9 +92,12 @@ class Masked(nnx.Module):
 
         Args:
             masks: By layer, of its weights' shape; an element other than 0 keeps a weight.
+
+        Raises:
+            ValueError: `masks` lack a layer, hold an unknown one, or an array is of another shape or holds NaN.
         """
-        for name in self.names:
-            self.masks[name].set_value(jnp.asarray(np.asarray(masks[name]) != 0))
+        for name, array in arrays_by_name("masks", masks, self._shapes()).items():
+            self.masks[name].set_value(jnp.asarray(array != 0))
         self.keep = nnx.Dict()
 
     def density(self) -> jax.Array:
@@ -108,16 +105,20 @@ class Masked(nnx.Module):
         probabilities = self.probabilities()
         return jnp.stack([p.sum() for p in probabilities]).sum() / sum(p.size for p in probabilities)
 
-    def __call__(self, *args: Any, key: jax.Array | None = None) -> Any:
+    def __call__(self, *args: Any, key: jax.Array | None = None, **options: Any) -> Any:
         """Calls the network with masked weights.
 
         Args:
             *args: As the network takes them.
             key: Where keep probabilities are learned, a random key to draw masks with; without one, weights are kept
                 whose probability is above one half.
+            **options: As the network takes them.
+
+        Raises:
+            ValueError: `key` is none.
         """
         network = self._with_kernels(self._kernels(key))
-        outputs = network(*args)
+        outputs = network(*args, **options)
         nnx.update(self.network, nnx.state(network, nnx.Not(nnx.Param)))  # running statistics and the like
         return outputs
 
@@ -125,6 +126,33 @@ class Masked(nnx.Module):
         """Returns the layers of the masked network in evaluation, as `phantom_jax.trace` does."""
         with _in_evaluation(self.network):
             return trace(self._with_kernels(self._kernels(None)), *args)
+
+    def _shapes(self) -> dict[str, Shape]:
+        return {name: values.shape for name, values in self.weights().items()}
+
+    def _check_reach(self, *args: Any) -> None:
+        """Refuses networks in which a mask is not that of its layer: weights transposed, shifted by their mean."""
+        rng = np.random.default_rng(0)
+        weights, bits, kernels = self.weights(), {}, {}
+        for name, path in self._paths:
+            shape = weights[name].shape
+            bits[name] = rng.random(shape) < 0.5
+            values = rng.normal(size=shape) / math.sqrt(math.prod(shape[:-1]))  # as none may be 0 by itself
+            kernels[path] = jnp.asarray(values * bits[name], weights[name].dtype)
+        with warnings.catch_warnings(), _in_evaluation(self.network):
+            warnings.simplefilter("ignore", UserWarning)  # of what is skipped, told before
+            traced = trace(self._with_kernels(kernels), *args)
+        if tuple(str(layer.name) for layer in traced) != self.names:
+            raise ValueError(
+                f"network must run the same layers whatever its weights are; those of {', '.join(self.names)} changed, "
+                f"{traced!r} ran."
+            )
+        for layer in traced:
+            if (layer.weights & ~bits[str(layer.name)]).any():
+                raise ValueError(
+                    f"network must use the weights of each layer as they are, or scaled, so that masks reach it; those "
+                    f"of {layer.name} are moved or shifted before."
+                )
 
     def _with_kernels(self, kernels: Mapping[Path, jax.Array]) -> Callable[..., Any]:
         graph, params, rest = nnx.split(self.network, nnx.Param, ...)
@@ -135,23 +163,36 @@ class Masked(nnx.Module):
         return nnx.merge(graph, nnx.from_flat_state(flat), rest, copy=True)
 
     def _kernels(self, key: jax.Array | None) -> dict[Path, jax.Array]:
-        keys = [None] * len(self.names) if key is None else list(jax.random.split(key, len(self.names)))
+        bits = self._drawn(key) if self.keep else {name: self.masks[name].get_value() for name in self.names}
         weights = self.weights()
         kernels = {}
-        for name, layer_key in zip(self.names, keys, strict=True):
-            bits = _drawn(self.keep[name].get_value(), layer_key) if self.keep else self.masks[name].get_value()
+        for name, path in self._paths:
             values = weights[name]
-            masked = values * bits
-            kernels[self.paths[name]] = (
-                values + jax.lax.stop_gradient(masked - values) if self.straight_through else masked
-            )
+            kept = bits[name].astype(values.dtype)
+            if self.straight_through:
+                fixed = jax.lax.stop_gradient(values)
+                kernels[path] = fixed * kept + (values - fixed)
+            else:
+                kernels[path] = values * kept
         return kernels
+
+    def _drawn(self, key: jax.Array | None) -> dict[str, jax.Array]:
+        keys: list[jax.Array | None] = [None] * len(self.names)
+        if key is not None:
+            try:
+                keys = list(jax.random.split(key, len(keys)))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"key must be a random key from jax.random.key, got {key!r}.") from error
+        return {
+            name: _draw(self.keep[name].get_value(), layer_key)
+            for name, layer_key in zip(self.names, keys, strict=True)
+        }
 
 
 _TEMPERATURE = 0.5  # of the relaxed bit that gradients go through
 
 
-def _drawn(logits: jax.Array, key: jax.Array | None) -> jax.Array:
+def _draw(logits: jax.Array, key: jax.Array | None) -> jax.Array:
     """Draws bits with probabilities sigmoid(logits); their gradient is that of relaxed ones (binary concrete).
 
     Straight-through: Maddison et al., arXiv:1611.00712, and Jang et al., arXiv:1611.01144.
@@ -182,7 +223,26 @@ class _in_evaluation:  # noqa: N801, used as a function is
             setattr(module, name, value)
 
 
-def _state_path(source: Path) -> Path:
-    """Returns the path in the state of the key path of (network, *args)."""
-    parts = [getattr(key, "name", getattr(key, "key", getattr(key, "idx", None))) for key in source[1:]]
-    return tuple(parts[:-1] if parts and parts[-1] == "value" else parts)
+def _find_parameters(network: nnx.Module, traced: Traced) -> tuple[tuple[str, Path], ...]:
+    """Returns the name of each layer and the path of its weights in the network's state."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(network, is_leaf=lambda leaf: isinstance(leaf, nnx.Param))
+    params = {keys: leaf for keys, leaf in leaves if isinstance(leaf, nnx.Param)}  # one that is shared, more than once
+    paths = {id(variable): path for path, variable in nnx.iter_graph(network) if isinstance(variable, nnx.Param)}
+    found: dict[Path, str] = {}
+    for layer, source in zip(traced, traced.sources, strict=True):
+        name = str(layer.name)
+        # A source is the key path in (network, *args) of the variable's `.value`.
+        param = params.get(source[1:-1]) if source is not None and source[0].idx == 0 else None
+        if param is None or param.get_value().shape != layer.weights.shape:
+            given = "none" if param is None else f"a parameter of shape {param.get_value().shape}"
+            raise ValueError(
+                "network must have a parameter with the weights of each layer, as flax.nnx.Conv and Linear have; those "
+                f"of {name}, of shape {layer.weights.shape}, are {given}."
+            )
+        path = paths[id(param)]
+        if path in found:
+            raise ValueError(f"network must not use weights twice; {name} has those of {found[path]}.")
+        found[path] = name
+    if not found:
+        raise ValueError("network must have a convolution or dense product; tracing it found none.")
+    return tuple((name, path) for path, name in found.items())

@@ -2,16 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from phantom_jax.checks import integer
 from phantom_jax.layer import Layer
 from phantom_jax.sparsity.masked import Masked
+from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
 
 Scores = dict[str, np.ndarray]  # by layer, of the shape of its weights
 
@@ -40,6 +42,9 @@ class Method(Protocol):
         Args:
             model: The network.
             layers: Its layers (`Masked.trace`) with activations of a few images.
+
+        Raises:
+            ValueError: `model` is no masked network, or `layers`, where activations matter, are not its own.
         """
         ...
 
@@ -62,14 +67,8 @@ class UniformMagnitude:
     learns = straight_through = is_fixed = False
 
     def scores(self, model: Masked, layers: Sequence[Layer]) -> Scores:
-        """Returns the share of a layer's weights that are no larger."""
-        ranked = {}
-        for name, values in _magnitudes(model).items():
-            order = np.argsort(values, axis=None, kind="stable")
-            ranks = np.empty(values.size)
-            ranks[order] = np.arange(1, values.size + 1) / values.size
-            ranked[name] = ranks.reshape(values.shape)
-        return ranked
+        """Returns ranks by magnitude within a layer, as a share of its weights; of equal ones, the first is higher."""
+        return _ranks(model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +84,15 @@ class MacAwareMagnitude:
 
     def scores(self, model: Masked, layers: Sequence[Layer]) -> Scores:
         """Returns squared magnitudes per effectual MAC; a weight that meets no activation is worth nothing."""
-        squared = {name: values.astype(np.float64) ** 2 for name, values in _magnitudes(model).items()}
-        macs = {str(layer.name): macs_per_weight(layer) for layer in layers}
-        return {
-            name: np.where(macs[name] > 0, values / np.maximum(macs[name], 1e-9), 0) for name, values in squared.items()
-        }
+        magnitudes, named = _magnitudes(model), layers_by_name(layers)
+        shapes = {name: values.shape for name, values in magnitudes.items()}
+        if shapes_of(named) != shapes:
+            raise ValueError(f"layers must be those of the model ({', '.join(shapes)}), got {', '.join(named)}.")
+        scores = {}
+        for name, values in magnitudes.items():
+            macs = macs_per_weight(named[name])
+            scores[name] = np.divide(values**2, macs, out=np.zeros(values.shape), where=macs > 0)
+        return scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,26 +142,37 @@ class CycleAware:
 
     def logits(self, model: Masked) -> Scores:
         """Returns where learning starts: larger weights are likelier to stay, by their rank within a layer."""
-        ranks = UniformMagnitude().scores(model, ())
-        return {name: _SPREAD * (2 * values - 1) + _FIRST for name, values in ranks.items()}
+        return {name: _MOST * values for name, values in _ranks(model).items()}
 
     def scores(self, model: Masked, layers: Sequence[Layer]) -> Scores:
-        """Returns the logits of keep probabilities."""
+        """Returns the logits of keep probabilities, which the model must have (`Masked.learn`)."""
+        _check_model(model)
+        if not model.keep:
+            raise ValueError("model must have keep probabilities to score by (Masked.learn), got one without.")
         return {name: np.asarray(keep.get_value()) for name, keep in model.keep.items()}
 
 
-_SPREAD, _FIRST = 2.0, 2.0  # of first logits: probabilities from 0.5 to 0.98
+_MOST = 4.0  # of first logits: probabilities from 0.5 to 0.98
 
 
 def macs_per_weight(layer: Layer) -> np.ndarray:
-    """Returns how many effectual MACs each weight of a layer takes part in, per image, if it is not zero."""
+    """Returns how many effectual MACs each weight of a layer takes part in if it is not zero, per image in the mean.
+
+    Args:
+        layer: With the activations of a few images; what its weights hold does not matter.
+
+    Raises:
+        ValueError: `layer` is none, or holds traced arrays.
+    """
+    if not isinstance(layer, Layer):
+        raise ValueError(f"layer must be a Layer, got {layer!r}.")
+    if isinstance(layer.activations, Tracer):
+        raise ValueError("layer must hold concrete activations, got traced ones: call macs_per_weight outside of jit.")
     seen = jnp.asarray(layer.activations != 0, jnp.float32)
-    ones = jnp.ones(layer.weights.shape, jnp.float32)
     if not layer.is_conv:
-        counts = seen.reshape(-1, seen.shape[-1]).sum(0)[:, None] * ones
+        counts = seen.reshape(-1, seen.shape[-1]).sum(0)[:, None]
     else:
         spatial = "DHW"[-len(layer.strides) :]
-        numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
 
         def outputs(weights: jax.Array) -> jax.Array:
             return lax.conv_general_dilated(
@@ -168,16 +182,14 @@ def macs_per_weight(layer: Layer) -> np.ndarray:
                 layer.padding,
                 layer.input_dilation,
                 layer.kernel_dilation,
-                numbers,
+                (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
                 layer.feature_group_count,
             ).sum()
 
-        counts = jax.grad(outputs)(ones)
-    return np.asarray(counts, np.float64) / layer.batch
-
-
-def _magnitudes(model: Masked) -> Scores:
-    return {name: np.abs(np.asarray(values)) for name, values in model.weights().items()}
+        # The filters of a group meet the same activations, so one stands for them.
+        counts = jax.grad(outputs)(jnp.ones((*layer.weights.shape[:-1], layer.feature_group_count), jnp.float32))
+    repeats = layer.filters // counts.shape[-1]
+    return np.repeat(np.asarray(counts, np.float64) / layer.batch, repeats, axis=-1)
 
 
 def keep_best(scores: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
@@ -186,10 +198,46 @@ def keep_best(scores: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndar
     Args:
         scores: By layer.
         count: Weights to keep.
+
+    Raises:
+        ValueError: `scores` hold no layer, something that is no array of numbers, or NaN, or `count` is no integer from
+            0 to the number of weights.
     """
-    flat = np.concatenate([values.ravel() for values in scores.values()])
-    kept = np.zeros(flat.size, bool)
-    kept[np.argsort(-flat, kind="stable")[:count]] = True
-    ends = np.cumsum([values.size for values in scores.values()])
-    parts = np.split(kept, ends[:-1])
-    return {name: part.reshape(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
+    places = places_by_score(scores)
+    size = sum(values.size for values in places.values())
+    if integer("count", count, minimum=0) > size:
+        raise ValueError(f"count must be at most the {size} weights that have scores, got {count}.")
+    return {name: values < count for name, values in places.items()}
+
+
+def places_by_score(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the place of each weight over all layers, from 0 for the highest score; of equal ones, the first leads.
+
+    Raises:
+        ValueError: See `keep_best`.
+    """
+    arrays = {name: np.asarray(values, np.float64) for name, values in arrays_by_name("scores", scores).items()}
+    flat = np.concatenate([values.ravel() for values in arrays.values()])
+    places = np.empty(flat.size, np.int64)
+    places[np.argsort(-flat, kind="stable")] = np.arange(flat.size)
+    parts = np.split(places, np.cumsum([values.size for values in arrays.values()])[:-1])
+    return {name: part.reshape(arrays[name].shape) for name, part in zip(arrays, parts, strict=True)}
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, Masked):
+        raise ValueError(f"model must be a Masked network, got {type(model).__name__}.")
+
+
+def _magnitudes(model: Masked) -> Scores:
+    _check_model(model)
+    return {name: np.abs(np.asarray(values, np.float64)) for name, values in model.weights().items()}
+
+
+def _ranks(model: Masked) -> Scores:
+    """Returns ranks by magnitude within each layer, above 0 and up to 1, which the largest has."""
+    ranks = {}
+    for name, values in _magnitudes(model).items():
+        places = places_by_score({name: values})[name]
+        ranks[name] = 1 - places / places.size
+    return ranks

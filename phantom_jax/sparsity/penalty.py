@@ -1,7 +1,6 @@
 """Expected cycles as a penalty on keep probabilities, as an optax transformation."""
 
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +9,9 @@ import optax
 
 from phantom_jax.checks import number
 from phantom_jax.relaxed import Calibration, expected_cycles_from
+
+_FAR = 1e4  # how far the multiplier may get from the first weight
+_OF_VARIABLE = jax.tree_util.GetAttrKey("value")  # the last key of a path to an `nnx.Variable`'s array
 
 
 class CyclePenaltyState(NamedTuple):
@@ -31,11 +33,12 @@ def cycle_penalty(
     """Adds the gradient of weight * expected cycles / dense cycles to that of logits of keep probabilities.
 
     The weight is set by a controller: it is a Lagrange multiplier, which grows while more cycles are expected than
-    wanted and shrinks while fewer are, times a factor for how far off they are now.
+    wanted and shrinks while fewer are, times a factor for how far off they are now. It stays within a factor of 10,000
+    of the first weight, so that a target out of reach leaves numbers finite, and one that is met early can come back.
 
     The transformation is for parameters that are logits: a mapping of layers' names to arrays, or the `Keep` variables
-    of a `Masked` network; leaves are found by their layers' names, which must be among the keys on the path to them.
-    `update` takes `calibration=`, what `calibrate` returned for the layers.
+    of a `Masked` network; a leaf belongs to the layer whose name is last among the keys on the path to it. `update`
+    takes `calibration=`, what `calibrate` returned for the layers.
 
     Args:
         dense_cycles: Cycles of the dense network.
@@ -45,7 +48,8 @@ def cycle_penalty(
         pull: Logarithm of the factor, if cycles are twice the target.
 
     Raises:
-        ValueError: An argument is not a number that makes sense, or, from `update`, a layer's logits are missing.
+        ValueError: An argument is not a number that makes sense; or, from `update`, `calibration` or `params` are none,
+            or `params` do not hold one array of logits for each layer.
     """
     positive = "a positive number"
     number("dense_cycles", dense_cycles, positive, lambda value: 0 < value < math.inf)
@@ -68,33 +72,47 @@ def cycle_penalty(
         if not isinstance(calibration, Calibration):
             raise ValueError(f"calibration must be what calibrate returned, got {type(calibration).__name__}.")
 
-        def share(logits: Any) -> jax.Array:
-            by_name = _by_layer(logits, calibration.names)
-            probabilities = [jax.nn.sigmoid(by_name[name]) for name in calibration.names]
+        def share(logits: list[jax.Array]) -> jax.Array:
+            probabilities = [jax.nn.sigmoid(leaf.astype(jnp.float32)) for leaf in logits]
             return expected_cycles_from(calibration, probabilities).sum() / dense_cycles
 
-        cycles, gradient = jax.value_and_grad(share)(params)
+        leaves, structure = jax.tree.flatten(updates)
+        if structure != jax.tree.structure(params):
+            raise ValueError(
+                f"updates must have the structure of params, {jax.tree.structure(params)}, got {structure}."
+            )
+        logits = _by_layer(params, calibration)
+        cycles, slopes = jax.value_and_grad(share)([leaf for _, leaf in logits])
         wanted = jnp.asarray(target(state.step) if callable(target) else target, cycles.dtype)
         off = jnp.clip(cycles / wanted - 1, -1, 1)
-        grown = state.multiplier * jnp.exp(gain * off)
+        grown = jnp.clip(state.multiplier * jnp.exp(gain * off), weight / _FAR, weight * _FAR)
         now = grown * jnp.exp(pull * off)
-        added = jax.tree.map(lambda update, slope: update + now * slope, updates, gradient)
-        return added, CyclePenaltyState(state.step + 1, grown, cycles, wanted)
+        for (index, _), slope in zip(logits, slopes, strict=True):
+            leaves[index] += (now * slope).astype(leaves[index].dtype)
+        return jax.tree.unflatten(structure, leaves), CyclePenaltyState(state.step + 1, grown, cycles, wanted)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _by_layer(params: Any, names: tuple[str, ...]) -> Mapping[str, jax.Array]:
-    """Returns the leaves of parameters by the layer that they belong to."""
-    found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+def _by_layer(params: Any, calibration: Calibration) -> list[tuple[int, jax.Array]]:
+    """Returns the leaf of parameters that belongs to each layer, with its position among all leaves."""
+    found: dict[str, tuple[int, Any]] = {}
+    for index, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(params)):
         keys = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", None)))) for key in path]
-        for name in names:
-            if name in keys:
-                found[name] = leaf
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(
-            f"params must hold logits of each calibrated layer under its name; {', '.join(missing)} lack them."
-        )
-    return found
+        if len(path) > 1 and path[-1] == _OF_VARIABLE:
+            keys.pop()
+        name = next((key for key in reversed(keys) if key in calibration.names), None)
+        if name in found:
+            raise ValueError(f"params must hold one array of logits for each layer, got several for {name}.")
+        if name is not None:
+            found[name] = index, leaf
+    for layer, name in zip(calibration.layers, calibration.names, strict=True):
+        if name not in found:
+            raise ValueError(f"params must hold logits of each calibrated layer under its name; {name} lacks them.")
+        leaf, shape = found[name][1], layer.plan.weights_shape
+        if jnp.shape(leaf) != shape or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(
+                f"params must hold floating logits of shape {shape} for {name}, got {jnp.result_type(leaf)} of shape "
+                f"{jnp.shape(leaf)}."
+            )
+    return [found[name] for name in calibration.names]
