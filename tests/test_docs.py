@@ -53,6 +53,25 @@ def test_tour(tmp_path: pathlib.Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mesh.png", "stack.png"]
 
 
+def test_own_loop() -> None:
+    command = [sys.executable, "-m", "docs.own_loop"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    in_flax, in_jax = done.stdout.splitlines()
+    correct, _, share = map(float, re.findall(r"[\d.]+", in_flax))
+    assert correct > 90
+    assert share == pytest.approx(own_loop_target(), rel=0.15)
+    for share in map(float, re.findall(r"[\d.]+", in_jax)):
+        assert share == pytest.approx(own_loop_target(), rel=0.2)
+
+
+def own_loop_target() -> float:
+    """Returns the share of the dense cycles that docs/own_loop.py wants."""
+    found = re.search(r"TARGET, STEPS = ([\d.]+)", (ROOT / "docs/own_loop.py").read_text())
+    assert found
+    return float(found[1])
+
+
 def test_links_and_pictures_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
