@@ -23,7 +23,7 @@ _OPTIONS = (
 )
 _FREE = ("tracking", "evaluated_images", "saved_images", "checkpoint_every", "resume")  # may differ when a run goes on
 CLOSE = 0.03  # to the target of cycles, or it is told
-_FAST_IMAGES, _FAST_BATCH = 320, 32
+_FAST_IMAGES, _FAST_BATCH, _FAST_EVALUATED = 320, 32, 32
 _FAST_MODELS: dict[str, dict[str, Any]] = {
     "vgg_small": {"stages": [[8], [16]]},
     "mobilenet_small": {"stem": 8, "pairs": [[16, 1]]},
@@ -77,7 +77,7 @@ def read(options: Mapping[str, Any]) -> Job:
         splits,
         lambda rngs: make(shape, classes, rngs, **model),
         {**{name: value for name, value in options.items() if name not in _FREE}, "data_sha256": digest},
-        options["evaluated_images"],
+        min(options["evaluated_images"], _FAST_EVALUATED) if options["fast"] else options["evaluated_images"],
         options["saved_images"],
         options["checkpoint_every"],
         resume if isinstance(resume, bool) else pathlib.Path(resume),

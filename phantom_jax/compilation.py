@@ -9,7 +9,7 @@ import platform
 import jax
 
 ENVIRONMENT = "PHANTOM_JAX_CACHE"
-_WORTH_KEEPING = 0.05  # seconds of compilation; JAX's own threshold of 1 would miss most of the kernels
+_WORTH_KEEPING = 0.02  # seconds of compilation; JAX's own threshold of 1 would miss most of the kernels
 
 
 @functools.cache

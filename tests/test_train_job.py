@@ -28,18 +28,16 @@ def results(directory: pathlib.Path) -> dict[str, Any]:
     return json.loads((directory / "results.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
-    """A run that nothing interrupted, and what it printed."""
-    directory = tmp_path_factory.mktemp("whole")
-    done = jobs.run("train", directory, *FAST, "hydra.run.dir=run")
+def test_a_run_writes_what_it_found_and_a_killed_one_comes_to_the_same(tmp_path: pathlib.Path) -> None:
+    done = jobs.run("train", tmp_path, *FAST, "hydra.run.dir=whole")
     assert done.returncode == 0, done.stderr
-    return directory / "run", done.stdout
+    check_outputs(tmp_path / "whole", done.stdout)
+    check_masks(tmp_path / "whole")
+    check_a_killed_run(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_trains_prints_and_writes(whole: tuple[pathlib.Path, str]) -> None:
-    directory, printed = whole
-    assert printed.splitlines()[-1].endswith("run")
+def check_outputs(directory: pathlib.Path, printed: str) -> None:
+    assert printed.splitlines()[-1].endswith("whole")
     for line in ("At the end of each phase", "Cycle stack", "tune "):
         assert line in printed
     assert {path.name for path in directory.iterdir()} == {
@@ -59,8 +57,8 @@ def test_trains_prints_and_writes(whole: tuple[pathlib.Path, str]) -> None:
     assert [record["table"] for record in records if "table" in record] == ["layers", "phases"]
 
 
-def test_the_masks_are_a_workload_of_the_same_cycles(whole: tuple[pathlib.Path, str], tmp_path: pathlib.Path) -> None:
-    directory, _ = whole
+def check_masks(directory: pathlib.Path) -> None:
+    """They are a workload of the same cycles."""
     workload = read_npz(directory / "masks.npz")
     assert workload.names == ["conv1_1", "conv2_1", "fc3"]
     cycles = simulate(workload, Phantom2D()).cycles
@@ -69,10 +67,10 @@ def test_the_masks_are_a_workload_of_the_same_cycles(whole: tuple[pathlib.Path, 
     assert len(cycles) == 8
 
 
-def test_a_killed_run_goes_on_to_the_same_end(whole: tuple[pathlib.Path, str], tmp_path: pathlib.Path) -> None:
-    expected, _ = whole
-    directory = tmp_path / "run"
-    killed = jobs.start("train", tmp_path, *FAST, "hydra.run.dir=run")
+def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
+    """It passes a damaged checkpoint over, goes on, and comes to the same end; another configuration is refused."""
+    above, run = directory.parent, directory.name
+    killed = jobs.start("train", above, *FAST, f"hydra.run.dir={run}")
     deadline = time.monotonic() + 300
     while not (directory / "log.jsonl").exists() or len(log_lines(directory)) < 25:
         assert killed.poll() is None
@@ -85,7 +83,7 @@ def test_a_killed_run_goes_on_to_the_same_end(whole: tuple[pathlib.Path, str], t
     for path in (directory / "checkpoints" / str(newest)).rglob("*"):  # as if it had been killed while it wrote
         if path.is_file():
             path.write_bytes(path.read_bytes()[:-3])
-    done = jobs.run("train", tmp_path, *FAST, "resume=run")
+    done = jobs.run("train", above, *FAST, f"resume={run}")
     assert done.returncode == 0, done.stderr
     assert f"checkpoint {newest}" in done.stdout
     assert f"goes on after step {older} of {STEPS}" in done.stdout
@@ -100,10 +98,10 @@ def test_a_killed_run_goes_on_to_the_same_end(whole: tuple[pathlib.Path, str], t
     for name in ("phases", "test", "layers"):
         assert found[name] == wanted[name]
 
-    again = jobs.run("train", tmp_path, *FAST, "hydra.run.dir=run")
+    again = jobs.run("train", above, *FAST, f"hydra.run.dir={run}")
     assert again.returncode == 1
     assert "resume=true goes on from them" in again.stderr
-    other = jobs.run("train", tmp_path, *FAST, "resume=true", "hydra.run.dir=run", "arch.rows=3", "seed=1")
+    other = jobs.run("train", above, *FAST, "resume=true", f"hydra.run.dir={run}", "arch.rows=3", "seed=1")
     assert other.returncode == 1
     assert "another configuration: arch.rows was 7, now 3; seed was 0, now 1" in other.stderr
 

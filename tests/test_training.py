@@ -18,7 +18,7 @@ from phantom_jax.models import vgg_small
 from phantom_jax.sparsity import NM, CycleAware, GlobalMagnitude, MacAwareMagnitude, Method
 from phantom_jax.training import Checkpoints, Phase, Settings, Trainer, evaluate
 
-ARCH = Phantom2D(rows=2, cols=2)
+ARCH = Phantom2D(rows=2, cols=2, inter_balance=False)  # compiles sooner
 
 
 @pytest.fixture(scope="module", autouse=True)

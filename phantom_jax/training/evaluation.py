@@ -89,9 +89,13 @@ def evaluate(model: Masked, images: Subset, arch: Phantom2D, counted: int) -> Ev
         counted: Images whose cycles are counted, from the first on.
     """
     model.eval()
-    predict = nnx.jit(lambda model, batch: model(batch).argmax(-1))
     batches = [images.images[start : start + _BATCH] for start in range(0, len(images.images), _BATCH)]
-    predicted = np.concatenate([np.asarray(jax.device_get(predict(model, batch))) for batch in batches])
+    predicted = np.concatenate([np.asarray(jax.device_get(_predict(model, batch))) for batch in batches])
     layers = model.trace(images.images[:counted]).layers
     model.train()
     return Evaluation(predicted == images.labels, simulate(layers, arch), layers)
+
+
+@nnx.jit
+def _predict(model: Masked, batch: jax.Array) -> jax.Array:
+    return model(batch).argmax(-1)

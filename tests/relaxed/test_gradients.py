@@ -12,6 +12,7 @@ from phantom_jax import Layer, Phantom2D, calibrate, expected_cycles, expected_c
 from tests.relaxed.layers import MESH, mesh_layer, varied
 
 GRADIENTS = ("jobs", "segments", "filters", "depthwise", "along chunks, filters", "along chunks, convolution")
+BALANCES = [pytest.param(False, marks=pytest.mark.slow), True]
 
 
 def quick_arch(name: str, inter_balance: bool) -> Phantom2D:
@@ -19,7 +20,7 @@ def quick_arch(name: str, inter_balance: bool) -> Phantom2D:
     return Phantom2D(inter_balance=inter_balance, lookahead=9 if name.startswith("along chunks") else 27)
 
 
-@pytest.mark.parametrize("inter_balance", [False, True])
+@pytest.mark.parametrize("inter_balance", BALANCES)
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_gradients_equal_finite_differences(name: str, inter_balance: bool) -> None:
     layer, arch = mesh_layer(name, 0.4), quick_arch(name, inter_balance)
@@ -27,16 +28,16 @@ def test_gradients_equal_finite_differences(name: str, inter_balance: bool) -> N
     with jax.enable_x64(True):
         calibration = calibrate(layer, arch)
         weights = jnp.asarray(np.clip(np.asarray(layer.weights, np.float64), 0.05, 0.95))
-        value = jax.jit(lambda weights: expected_cycles_from(calibration, [weights])[0])
-        gradient = np.asarray(jax.jit(jax.grad(value))(weights))
+        both = jax.jit(jax.value_and_grad(lambda weights: expected_cycles_from(calibration, [weights])[0]))
+        gradient = np.asarray(both(weights)[1])
         for _ in range(3):
             along = rng.normal(size=weights.shape)
             step = 1e-8  # so small that hardly ever a schedule changes within it
-            difference = (value(weights + step * along) - value(weights - step * along)) / (2 * step)
+            difference = (both(weights + step * along)[0] - both(weights - step * along)[0]) / (2 * step)
             np.testing.assert_allclose((gradient * along).sum(), difference, rtol=2e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("inter_balance", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("inter_balance", BALANCES)
 @pytest.mark.parametrize("name", MESH)
 def test_gradients_are_finite_at_0_and_1(name: str, inter_balance: bool) -> None:
     layer, arch = mesh_layer(name, 0.4), quick_arch(name, inter_balance)
