@@ -1,6 +1,7 @@
 """Training in phases: what ends a run, what it saves, and that it goes on as if it had not been stopped."""
 
 import dataclasses
+import errno
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
@@ -194,6 +196,23 @@ def test_checkpoints_that_are_damaged_are_passed_over_and_others_refused(tmp_pat
 
 
 GOOD: dict[str, Any] = {**PHASES, "method": GlobalMagnitude(), "density": 0.5}
+
+
+def test_a_full_disk_is_told_and_leaves_checkpoints_as_they_were(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path, {})
+    checkpoints.save(1, [np.arange(3)], {"step": 1})
+
+    def is_full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", is_full)
+    with pytest.raises(OSError, match=r"after step 2 cannot be saved in .* bytes are free: .*No space left.*resume="):
+        checkpoints.save(2, [np.arange(3)], {"step": 2})
+    found = Checkpoints(tmp_path, {}).restore(print)
+    assert found is not None
+    assert found[1] == {"step": 1}
 
 
 @pytest.mark.parametrize(

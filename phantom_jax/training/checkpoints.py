@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 _KEPT = 2
+_LONG = 100  # characters of a reason
 
 
 class Checkpoints:
@@ -27,10 +29,21 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
 
     def save(self, step: int, leaves: Sequence[Any], about: Mapping[str, Any]) -> None:
-        """Saves the arrays of a run's state after a step, and plain values about it; whole or not at all."""
+        """Saves the arrays of a run's state after a step, and plain values about it; whole or not at all.
+
+        Raises:
+            OSError: It cannot be written, as when the disk is full.
+        """
         state = ocp.args.StandardSave({"leaves": [np.asarray(leaf) for leaf in leaves]})  # pyright: ignore[reportCallIssue]
         record = ocp.args.JsonSave({"identity": self._identity, "about": dict(about)})  # pyright: ignore[reportCallIssue]
-        self._manager.save(step, args=ocp.args.Composite(state=state, record=record))
+        try:
+            self._manager.save(step, args=ocp.args.Composite(state=state, record=record))
+        except Exception as error:  # whatever a full disk raises
+            left = shutil.disk_usage(self._directory).free
+            raise OSError(
+                f"the state after step {step} cannot be saved in {self._directory}, where {left:,} bytes are free: "
+                f"{_reason(error)}. Checkpoints are as they were, and resume= goes on from the newest."
+            ) from None
 
     def restore(self, tell: Callable[[str], None]) -> tuple[list[np.ndarray], dict[str, Any]] | None:
         """Returns the newest whole checkpoint, None if there is none.
@@ -48,8 +61,7 @@ class Checkpoints:
                 record, leaves = found["record"], [np.asarray(leaf) for leaf in found["state"]["leaves"]]
                 identity, about = record["identity"], record["about"]
             except Exception as error:  # whatever a damaged file raises
-                reason = (str(error) or type(error).__name__).splitlines()[0]
-                tell(f"checkpoint {step} in {self._directory} is passed over, it cannot be read: {reason}")
+                tell(f"checkpoint {step} in {self._directory} is passed over, it cannot be read: {_reason(error)}")
                 self._manager.delete(step)
                 continue
             differences = _differences(identity, self._identity)
@@ -64,6 +76,12 @@ class Checkpoints:
     def close(self) -> None:
         """Ends what works in the background."""
         self._manager.close()
+
+
+def _reason(error: Exception) -> str:
+    """Returns the first line of an error, which may be long."""
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return line if len(line) <= _LONG else f"{line[:_LONG]}..."
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
