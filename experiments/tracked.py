@@ -9,7 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import command
 from phantom_jax.checks import one_of
-from phantom_jax.tracking import Identity, Tracker, Wandb, open_tracker
+from phantom_jax.tracking import MODES, Identity, Tracker, Wandb, logged_group, open_tracker
+
+_ALIASES = {"": "offline", "dryrun": "offline", "run": "online"}  # of modes; wandb knows the last two
 
 
 def tracked(
@@ -30,9 +32,15 @@ def tracked(
     """
     options = command.options(config, "tracking")
     backend = one_of("tracking.backend", options.pop("backend"), ("none", "wandb"))
+    where = directory or command.output_directory()
     group, hydra = options.pop("group", None), HydraConfig.get()
     if group is None and hydra.mode == RunMode.MULTIRUN:
         group = pathlib.Path(hydra.sweep.dir).name
+    elif group is None and resume_after is not None:  # that of the sweep which it began in
+        group = logged_group(where)
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    wandb = Wandb(**options) if backend == "wandb" else None
-    return open_tracker(directory or command.output_directory(), Identity(job, values, group), wandb, resume_after)
+    wandb = None
+    if backend == "wandb":
+        mode = _ALIASES.get(options["mode"], options["mode"])
+        wandb = Wandb(**options | {"mode": one_of("tracking.mode (WANDB_MODE)", mode, MODES)})
+    return open_tracker(where, Identity(job, values, group), wandb, resume_after)

@@ -100,16 +100,17 @@ def _directory(job: "Job") -> pathlib.Path:
 
 def _restore(trainer: "Trainer", checkpoints: "Checkpoints", job: "Job") -> bool:
     """Takes over the newest checkpoint, if the job is to go on from it; returns whether it does."""
+    if job.resume is False:
+        if not checkpoints.is_empty:
+            raise ValueError(
+                "the output directory holds checkpoints of an earlier run: resume=true goes on from them, another "
+                "hydra.run.dir begins anew."
+            )
+        return False
     found = checkpoints.restore(lambda note: command.tell([note]))
     if found is None:
-        if job.resume is not False:
-            command.tell(["there is no checkpoint to go on from, so training begins."])
+        command.tell(["there is no checkpoint to go on from, so training begins."])
         return False
-    if job.resume is False:
-        raise ValueError(
-            "the output directory holds checkpoints of an earlier run: resume=true goes on from them, another "
-            "hydra.run.dir begins anew."
-        )
     trainer.restore(*found)
     command.tell([f"goes on after step {trainer.step} of {trainer.steps}."])
     return True

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from conf import schema
 from experiments import command
 from phantom_jax.checks import integer, one_of
 from phantom_jax.data import Dataset, Splits, Subset, load, split
@@ -24,6 +26,7 @@ _OPTIONS = (
 _FREE = ("tracking", "evaluated_images", "saved_images", "checkpoint_every", "resume")  # may differ when a run goes on
 CLOSE = 0.03  # to the target of cycles, or it is told
 _FAST_IMAGES, _FAST_BATCH, _FAST_EVALUATED = 320, 32, 32
+_OF_METHODS = {"n_m": ("n", "m"), "cycle_aware": ("logit_rate", "penalty", "gain", "pull")}
 _FAST_MODELS: dict[str, dict[str, Any]] = {
     "vgg_small": {"stages": [[8], [16]]},
     "mobilenet_small": {"stem": 8, "pairs": [[16, 1]]},
@@ -60,16 +63,19 @@ def read(options: Mapping[str, Any]) -> Job:
     resume = options["resume"]
     if not isinstance(resume, bool) and not (isinstance(resume, str) and resume):
         raise ValueError(f"resume must be true, false or the directory of a run, got {resume!r}.")
+    _check_groups(options)
     settings = _settings(options)
     data = dict(options["data"])
     dataset = load(data["name"], data["dir"], data["size"])
     splits = split(dataset, settings.seed, data["fold"], data["folds"], data["validation"])
     model = dict(options["model"])
     make = MODELS[one_of("model.name", model.pop("name"), tuple(MODELS))]
+    shape, classes = dataset.images.shape[1:], len(dataset.classes)
+    nnx.eval_shape(lambda: make(shape, classes, nnx.Rngs(0), **model))  # refuses options that are not valid
     if options["fast"]:
+        settings = _fast(settings)
         splits = Splits(*(Subset(part.images[:_FAST_IMAGES], part.labels[:_FAST_IMAGES]) for part in _parts(splits)))
         model |= _FAST_MODELS.get(options["model"]["name"], {})
-    shape, classes = dataset.images.shape[1:], len(dataset.classes)
     digest = hashlib.sha256(dataset.images.tobytes() + dataset.labels.tobytes()).hexdigest()
     return Job(
         settings,
@@ -84,30 +90,55 @@ def read(options: Mapping[str, Any]) -> Job:
     )
 
 
+def _check_groups(options: Mapping[str, Any]) -> None:
+    """Refuses options of groups that nothing would read, and misses those that something would."""
+    model = one_of("model.name", options["model"].get("name"), tuple(MODELS))
+    of_model = [name for name, of in inspect.signature(MODELS[model]).parameters.items() if of.default is not of.empty]
+    method = one_of("sparsity.name", options["sparsity"].get("name"), ("none", *METHODS))
+    known = {
+        "data": [field.name for field in dataclasses.fields(schema.DataConfig)],
+        "model": ["name", *of_model],
+        "sparsity": ["name", "cycles", "density", "settled", *_OF_METHODS.get(method, ())],
+        "optimizer": ["name", "weight_decay"],
+        "phases": PHASES,
+        **{f"phases.{phase}": ["epochs", "learning_rate"] for phase in PHASES if phase in options["phases"]},
+    }
+    for group, names in known.items():
+        given = options["phases"][group.partition(".")[2]] if "." in group else options[group]
+        command.check_names({f"{group}.{name}": None for name in given}, [f"{group}.{name}" for name in names])
+
+
 def _settings(options: Mapping[str, Any]) -> Settings:
-    sparsity, fast = dict(options["sparsity"]), options["fast"]
-    name = one_of("sparsity.name", sparsity.pop("name"), ("none", *METHODS))
+    sparsity = dict(options["sparsity"])
+    name = sparsity.pop("name")
     method: Method | None = None
     if name == "n_m":
-        method = NM(sparsity.pop("n"), sparsity.pop("m"))
+        n, m = sparsity.pop("n"), sparsity.pop("m")
+        integer("sparsity.m", m, minimum=1)
+        if integer("sparsity.n", n, minimum=1) >= m:
+            raise ValueError(f"sparsity.n must be less than sparsity.m ({m}), got {n}.")
+        method = NM(n, m)
     elif name != "none":
         method = METHODS[name]()
-    phases = {
-        phase: Phase(1 if fast else options["phases"][phase]["epochs"], options["phases"][phase]["learning_rate"])
-        for phase in PHASES
-    }
+    phases = {phase: Phase(**options["phases"][phase]) for phase in PHASES}
     return Settings(
         **phases,
         method=method,
         **sparsity,
         seed=options["seed"],
-        batch_size=_FAST_BATCH if fast else options["batch_size"],
+        batch_size=options["batch_size"],
         optimizer=options["optimizer"]["name"],
         weight_decay=options["optimizer"]["weight_decay"],
         shift=options["data"]["shift"],
         flip=options["data"]["flip"],
         **{name: options[name] for name in ("interval", "calibration_images", "exact_images")},
     )
+
+
+def _fast(settings: Settings) -> Settings:
+    """Returns settings of a trial: an epoch for each phase that there is, small batches."""
+    phases = {name: dataclasses.replace(getattr(settings, name), epochs=1) for name in PHASES}
+    return dataclasses.replace(settings, **phases, batch_size=_FAST_BATCH)
 
 
 def _parts(splits: Splits) -> tuple[Subset, ...]:

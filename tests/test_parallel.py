@@ -33,7 +33,7 @@ print(json.dumps([jax.device_count(), [simulate(layers, arch).to_dict() for arch
 """
 
 
-def run(archs: int = 1, **environment: str) -> list:
+def run(environment: dict[str, str], archs: int = 1) -> list:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env=os.environ | {"ARCHS": str(archs)} | environment,
@@ -47,31 +47,31 @@ def run(archs: int = 1, **environment: str) -> list:
 
 
 def test_eight_devices_give_the_same_integers() -> None:
-    one, report = run(archs=3, XLA_FLAGS="")
-    eight, same = run(archs=3, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    one, report = run({"XLA_FLAGS": ""}, archs=3)
+    eight, same = run({"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}, archs=3)
     assert (one, eight) == (1, 8)
     assert report == same
 
 
 def test_compiled_kernels_are_kept_for_the_next_process(tmp_path: pathlib.Path) -> None:
-    first = run(**{ENVIRONMENT: str(tmp_path / "cache"), "XDG_CACHE_HOME": str(tmp_path / "unused")})
+    first = run({ENVIRONMENT: str(tmp_path / "cache"), "XDG_CACHE_HOME": str(tmp_path / "unused")})
     kept = sorted(path.name for path in (tmp_path / "cache").rglob("*-cache"))
     assert any("count_positions" in name for name in kept)
     assert any("count_chunks" in name for name in kept)
     assert any("place_tile" in name for name in kept)
-    assert first == run(**{ENVIRONMENT: str(tmp_path / "cache")})
+    assert first == run({ENVIRONMENT: str(tmp_path / "cache")})
     assert kept == sorted(path.name for path in (tmp_path / "cache").rglob("*-cache"))  # nothing compiled anew
     assert not (tmp_path / "unused").exists()
 
 
 def test_the_cache_can_be_off_and_elsewhere(tmp_path: pathlib.Path) -> None:
-    run(**{ENVIRONMENT: "off", "XDG_CACHE_HOME": str(tmp_path / "user")})
+    run({ENVIRONMENT: "off", "XDG_CACHE_HOME": str(tmp_path / "user")})
     assert not (tmp_path / "user").exists()
-    run(**{ENVIRONMENT: "", "XDG_CACHE_HOME": str(tmp_path / "user")})
+    run({ENVIRONMENT: "", "XDG_CACHE_HOME": str(tmp_path / "user")})
     assert any((tmp_path / "user" / "phantom_jax").rglob("*-cache"))
     # Whoever has told JAX where to keep its cache is not overruled.
     run(
-        **{
+        {
             ENVIRONMENT: "",
             "XDG_CACHE_HOME": str(tmp_path / "other"),
             "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"),

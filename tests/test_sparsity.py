@@ -227,9 +227,9 @@ def with_mask(name: str, values: Any) -> Any:
 
 NAN = np.full((16, 10), np.nan)
 BAD: dict[str, tuple[Callable[[], Any], str]] = {
-    "method n": (lambda: NM(0, 4), r"sparsity\.n must be a positive integer, got 0"),
-    "method n of m": (lambda: NM(4, 4), r"sparsity\.n must be less than sparsity\.m \(4\), got 4"),
-    "method m": (lambda: NM(1, 2.5), r"sparsity\.m must be a positive integer, got 2\.5"),  # pyright: ignore[reportArgumentType]
+    "method n": (lambda: NM(0, 4), r"n must be a positive integer, got 0"),
+    "method n of m": (lambda: NM(4, 4), r"n must be less than m \(4\), got 4"),
+    "method m": (lambda: NM(1, 2.5), r"m must be a positive integer, got 2\.5"),  # pyright: ignore[reportArgumentType]
     "layers of macs": (
         lambda: MacAwareMagnitude().scores(make(), two_layers()[0]),
         "layers must be those of the model",

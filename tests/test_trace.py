@@ -501,3 +501,14 @@ def test_traced_arguments() -> None:
         jax.grad(lambda w: trace(jnp.matmul, INPUTS, w).outputs.sum())(WEIGHTS)
     with pytest.raises(ValueError, match="what fn refers to must be concrete"):
         jax.grad(lambda w: trace(lambda x: x @ w, INPUTS).outputs.sum())(WEIGHTS)
+
+
+def test_what_cannot_be_seen_into_is_told() -> None:
+    weights = jnp.ones((3, 2))
+    exported = jax.export.export(jax.jit(lambda x: x @ weights))(jnp.ones((2, 3)))
+    with pytest.warns(UserWarning, match="call_exported"):
+        layers = trace(lambda x: exported.call(x), jnp.ones((2, 3)))
+    assert not len(layers)
+    (skipped,) = layers.skipped
+    assert skipped.reason == "what it contracts cannot be seen"
+    np.testing.assert_array_equal(layers.outputs, np.full((2, 2), 3))

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import phantom_jax
-from phantom_jax.tracking import Identity, Tracker, Wandb, open_tracker
+from phantom_jax.tracking import Identity, Tracker, Wandb, logged_group, open_tracker
 from tests import jobs
 
 IDENTITY = Identity("train", {"seed": 0, "rate": math.inf}, group="sweep")
@@ -432,6 +432,21 @@ def test_a_job_that_fails_says_so(tmp_path: pathlib.Path, masks: list[str]) -> N
     assert (head["group"], head["config"]["tracking"]["mode"]) == ("mine", "disabled")
     assert told == [{"failed": True}]
     assert not (tmp_path / "out/wandb").exists()
+
+
+def test_a_mode_that_wandb_lacks_is_refused_by_name(tmp_path: pathlib.Path, masks: list[str]) -> None:
+    done = jobs.run("simulate", tmp_path, "tracking=wandb", *masks, environment={"WANDB_MODE": "bogus"})
+    assert done.returncode == 1
+    assert "tracking.mode (WANDB_MODE) must be one of online, offline, disabled, got 'bogus'" in done.stderr
+
+
+def test_a_run_that_goes_on_finds_its_group(tmp_path: pathlib.Path) -> None:
+    assert logged_group(tmp_path) is None
+    with open_tracker(tmp_path, Identity("train", {}, "sweep")):
+        pass
+    assert logged_group(tmp_path) == "sweep"
+    (tmp_path / "log.jsonl").write_text("no JSON\n")
+    assert logged_group(tmp_path) is None
 
 
 def test_without_wandb_runs_go_on(tmp_path: pathlib.Path, masks: list[str]) -> None:

@@ -98,12 +98,16 @@ def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
     for name in ("phases", "test", "layers"):
         assert found[name] == wanted[name]
 
-    again = jobs.run("train", above, *FAST, f"hydra.run.dir={run}")
-    assert again.returncode == 1
-    assert "resume=true goes on from them" in again.stderr
     other = jobs.run("train", above, *FAST, "resume=true", f"hydra.run.dir={run}", "arch.rows=3", "seed=1")
     assert other.returncode == 1
     assert "another configuration: arch.rows was 7, now 3; seed was 0, now 1" in other.stderr
+    for path in (directory / "checkpoints").rglob("manifest.ocdbt"):
+        path.write_bytes(path.read_bytes()[:3])
+    files = sorted(path.relative_to(directory) for path in directory.rglob("*") if "train.log" not in path.name)
+    again = jobs.run("train", above, *FAST, f"hydra.run.dir={run}")
+    assert again.returncode == 1
+    assert "resume=true goes on from them" in again.stderr
+    assert sorted(path.relative_to(directory) for path in directory.rglob("*") if "train.log" not in path.name) == files
 
 
 def log_lines(directory: pathlib.Path) -> list[str]:
@@ -129,6 +133,18 @@ def options(*overrides: str) -> dict[str, Any]:
         (["model.name=resnet"], "model.name must be one of vgg_small"),
         (["data=folder"], "data.dir must"),
         (["phases.dense.epochs=-2"], "phases.dense.epochs must be a non-negative integer, got -2"),
+        (["model.stages=[]"], "stages must be a list of lists of filters, none of them empty, got []"),
+        (["fast=true", "model.stages=[[0]]"], "stages[0][0] must be a positive integer, got 0"),
+        (["fast=true", "phases.dense.epochs=-3"], "phases.dense.epochs must be a non-negative integer, got -3"),
+        (["fast=true", "batch_size=0"], "batch_size must be a positive integer, got 0"),
+        (["+sparsity.foo=1"], "there is no option sparsity.foo; those of this job are sparsity.name"),
+        (["sparsity.name=n_m"], "there is no option sparsity.logit_rate"),
+        (["sparsity=none", "sparsity.name=n_m"], "option sparsity.n is missing"),
+        (["model.name=mobilenet_small"], "there is no option model.stages"),
+        (["+data.foo=1"], "there is no option data.foo"),
+        (["+optimizer.foo=1"], "there is no option optimizer.foo"),
+        (["+phases.dense.foo=1"], "there is no option phases.dense.foo"),
+        (["+phases.last.epochs=1"], "there is no option phases.last"),
         (["+color=red"], "there is no option color; those of this job are arch, data"),
         (["~seed"], "option seed is missing"),
     ],

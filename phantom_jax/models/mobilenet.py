@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 from jax import lax
 
+from phantom_jax.checks import integer
 from phantom_jax.models.depthwise import depthwise_conv
 
 _LEAST_HALVED = 16  # side of pictures that the small network's first layer halves
@@ -90,7 +91,16 @@ def mobilenet_small(
 
     The first layer halves pictures of 16x16 or more, later ones as their strides say, as long as sides of 4 are left:
     fewer positions than a block has masks would make the proxy (`phantom_jax.expected_cycles`) slow.
+
+    Raises:
+        ValueError: `stem` is not a positive integer, or `pairs` is no list of pairs of such.
     """
+    integer("stem", stem, minimum=1)
+    if not isinstance(pairs, Sequence) or not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"pairs must be a list of pairs of filters and a stride, got {pairs!r}.")
+    for index, pair in enumerate(pairs):
+        for name, value in zip(("filters", "stride"), pair, strict=True):
+            integer(f"{name} of pairs[{index}]", value, minimum=1)
     side = min(image_shape[:2])
     first = 2 if side >= _LEAST_HALVED else 1
     side = -(-side // first)

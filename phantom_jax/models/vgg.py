@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
+from phantom_jax.checks import integer
+
 _LEAST_SIDE = 7  # of feature maps of the small network
 
 
@@ -99,7 +101,15 @@ def vgg_small(
 
     Stages but the last are followed by pooling as long as sides of 7 are left: fewer positions than a block has masks
     would make the proxy (`phantom_jax.expected_cycles`) slow.
+
+    Raises:
+        ValueError: `stages` is empty, holds an empty one, or a number of filters that is not a positive integer.
     """
+    if not isinstance(stages, Sequence) or not stages or not all(isinstance(of, Sequence) and of for of in stages):
+        raise ValueError(f"stages must be a list of lists of filters, none of them empty, got {stages!r}.")
+    for stage, filters in enumerate(stages):
+        for index, count in enumerate(filters):
+            integer(f"stages[{stage}][{index}]", count, minimum=1)
     pools = 0
     while pools < len(stages) - 1 and min(image_shape[:2]) >> pools + 1 >= _LEAST_SIDE:
         pools += 1

@@ -115,7 +115,7 @@ class Masked(nnx.Module):
             **options: As the network takes them.
 
         Raises:
-            ValueError: `key` is none.
+            ValueError: Keep probabilities are learned, and `key` is something else.
         """
         network = self._with_kernels(self._kernels(key))
         outputs = network(*args, **options)

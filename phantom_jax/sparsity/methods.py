@@ -115,9 +115,9 @@ class NM:
         Raises:
             ValueError: They are not integers with 1 <= n < m.
         """
-        integer("sparsity.m", self.m, minimum=1)
-        if integer("sparsity.n", self.n, minimum=1) >= self.m:
-            raise ValueError(f"sparsity.n must be less than sparsity.m ({self.m}), got {self.n}.")
+        integer("m", self.m, minimum=1)
+        if integer("n", self.n, minimum=1) >= self.m:
+            raise ValueError(f"n must be less than m ({self.m}), got {self.n}.")
 
     def scores(self, model: Masked, layers: Sequence[Layer]) -> Scores:
         """Returns 1 for the weights to keep, else 0."""

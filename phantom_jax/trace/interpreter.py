@@ -27,6 +27,10 @@ _CALLS = {
 }
 
 
+# Primitives that run what JAX does not see into.
+_OPAQUE = ("call_exported", "pure_callback", "io_callback", "ffi_call")
+
+
 def trace(fn: Callable[..., Any], *args: Any) -> Traced:
     """Runs `fn(*args)` and returns the layers that it ran: boolean masks of its convolutions and dense products.
 
@@ -39,7 +43,7 @@ def trace(fn: Callable[..., Any], *args: Any) -> Traced:
     Calls (`jit`, `checkpoint`, custom derivatives, ...) are looked into, `cond` takes the branch that runs, and each
     step of a `scan` gives layers of its own. What makes no layer is listed in `skipped` and told in a warning:
     contractions with batch axes, as in attention; those that `Layer` refuses; those in a `while` loop or another
-    primitive that is run as a whole, such as `pallas_call`.
+    primitive that is run as a whole, such as `pallas_call`; calls of what JAX cannot see into, such as callbacks.
 
     Sources are key paths in the pytree `(fn, *args)`: of the one array that a layer's weights are derived from. It
     is followed through all that keeps the number of elements (transposes, reshapes, conversions, selections, products
@@ -150,6 +154,9 @@ class _Interpreter:
             shapes = [atom.aval.shape for atom in within.invars]
             found = self._name(None, inner._replace(scopes=scopes), within)
             self.findings.skip(within.primitive.name, found, shapes, f"it is inside a {name}, which is run as a whole")
+        if name in _OPAQUE:
+            shapes = [np.shape(operand.array) for operand in inputs]
+            self.findings.skip(name, self._name(None, inner, equation), shapes, "what it contracts cannot be seen")
         return _bind(equation, inputs)
 
     def _contract(self, equation: Any, inputs: list[_Operand], place: _Place) -> None:

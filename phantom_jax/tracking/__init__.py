@@ -21,7 +21,7 @@ Numbers that JSON lacks are the strings "NaN", "Infinity" and "-Infinity", which
 """
 
 from phantom_jax.tracking.backend import Backend, Identity
-from phantom_jax.tracking.tracker import Tracker, open_tracker
+from phantom_jax.tracking.tracker import Tracker, logged_group, open_tracker
 from phantom_jax.tracking.wandb_run import MODES, Wandb
 
-__all__ = ["MODES", "Backend", "Identity", "Tracker", "Wandb", "open_tracker"]
+__all__ = ["MODES", "Backend", "Identity", "Tracker", "Wandb", "logged_group", "open_tracker"]

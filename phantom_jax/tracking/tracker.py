@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import pathlib
 import re
 import sys
@@ -169,6 +170,15 @@ def open_tracker(
     if wandb is not None and wandb.mode != "disabled":
         openers["wandb"] = functools.partial(WandbRun, directory, identity, wandb)
     return Tracker(openers, resume_after)
+
+
+def logged_group(directory: pathlib.Path) -> str | None:
+    """Returns the group of the run that a directory's `log.jsonl` is of; None without one, or without such a log."""
+    try:
+        with (directory / "log.jsonl").open() as file:
+            return json.loads(file.readline())["group"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _values(values: Any) -> dict[str, Value]:

@@ -25,8 +25,15 @@ class Checkpoints:
         """
         self._directory = directory
         self._identity = json.loads(json.dumps(identity))
-        options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT, enable_async_checkpointing=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=_KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
         self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no checkpoint, whole or damaged."""
+        return not self._manager.all_steps()
 
     def save(self, step: int, leaves: Sequence[Any], about: Mapping[str, Any]) -> None:
         """Saves the arrays of a run's state after a step, and plain values about it; whole or not at all.
@@ -49,7 +56,7 @@ class Checkpoints:
         """Returns the newest whole checkpoint, None if there is none.
 
         Args:
-            tell: Told of each checkpoint that cannot be read, which is removed.
+            tell: Told of each checkpoint that cannot be read, which is set aside under another name.
 
         Raises:
             ValueError: It is one of another run.
@@ -61,8 +68,8 @@ class Checkpoints:
                 record, leaves = found["record"], [np.asarray(leaf) for leaf in found["state"]["leaves"]]
                 identity, about = record["identity"], record["about"]
             except Exception as error:  # whatever a damaged file raises
-                tell(f"checkpoint {step} in {self._directory} is passed over, it cannot be read: {_reason(error)}")
-                self._manager.delete(step)
+                aside = self._set_aside(step)
+                tell(f"checkpoint {step} is passed over and kept as {aside}, it cannot be read: {_reason(error)}")
                 continue
             differences = _differences(identity, self._identity)
             if differences:
@@ -72,6 +79,13 @@ class Checkpoints:
                 )
             return leaves, about
         return None
+
+    def _set_aside(self, step: int) -> pathlib.Path:
+        aside = self._directory / f"damaged-{step}"
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier time
+        (self._directory / str(step)).rename(aside)
+        self._manager.reload()
+        return aside
 
     def close(self) -> None:
         """Ends what works in the background."""

@@ -97,5 +97,5 @@ def evaluate(model: Masked, images: Subset, arch: Phantom2D, counted: int) -> Ev
 
 
 @nnx.jit
-def _predict(model: Masked, batch: jax.Array) -> jax.Array:
+def _predict(model: Masked, batch: Any) -> jax.Array:
     return model(batch).argmax(-1)
