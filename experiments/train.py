@@ -44,11 +44,14 @@ def main(config: DictConfig) -> None:
     job = train_settings.read(options)
     directory = _directory(job)
     checkpoints = Checkpoints(directory / "checkpoints", job.identity)
+    found = _found(checkpoints, job)
     trainer = Trainer(job.settings, job.network, job.splits, arch)
-    resumed = _restore(trainer, checkpoints, job)
+    if found is not None:
+        trainer.restore(*found)
+        command.tell([f"goes on after step {trainer.step} of {trainer.steps}."])
     command.tell(job.dataset.notes)
 
-    with tracked(config, "train", directory, trainer.step if resumed else None) as tracker:
+    with tracked(config, "train", directory, trainer.step if found else None) as tracker:
         _train(trainer, checkpoints, job, arch, tracker)
         checkpoints.close()
         evaluation = evaluate(trainer.model, job.splits.test, arch, job.evaluated_images)
@@ -98,22 +101,19 @@ def _directory(job: "Job") -> pathlib.Path:
     return job.resume
 
 
-def _restore(trainer: "Trainer", checkpoints: "Checkpoints", job: "Job") -> bool:
-    """Takes over the newest checkpoint, if the job is to go on from it; returns whether it does."""
+def _found(checkpoints: "Checkpoints", job: "Job") -> tuple[list[Any], dict[str, Any]] | None:
+    """Returns the newest checkpoint, if the job is to go on from it."""
     if job.resume is False:
         if not checkpoints.is_empty:
             raise ValueError(
                 "the output directory holds checkpoints of an earlier run: resume=true goes on from them, another "
                 "hydra.run.dir begins anew."
             )
-        return False
+        return None
     found = checkpoints.restore(lambda note: command.tell([note]))
     if found is None:
         command.tell(["there is no checkpoint to go on from, so training begins."])
-        return False
-    trainer.restore(*found)
-    command.tell([f"goes on after step {trainer.step} of {trainer.steps}."])
-    return True
+    return found
 
 
 def _train(trainer: "Trainer", checkpoints: "Checkpoints", job: "Job", arch: "Phantom2D", tracker: "Tracker") -> None:

@@ -8,11 +8,10 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-# What tests run in other processes shares a compilation cache, made by the process that starts the tests' workers; what
-# they run in their own is compiled there.
+# All processes of the tests share a compilation cache, made by the one that starts their workers.
 if "PHANTOM_JAX_TEST_CACHE" not in os.environ:
     os.environ["PHANTOM_JAX_TEST_CACHE"] = tempfile.mkdtemp()
-os.environ["PHANTOM_JAX_CACHE"] = "off"
+os.environ["PHANTOM_JAX_CACHE"] = os.environ["PHANTOM_JAX_TEST_CACHE"]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

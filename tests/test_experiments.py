@@ -121,7 +121,7 @@ def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: p
         (["workload.weight_spread=1"], "weight_spread must be 0 or a number from 0.001 to below 1, got 1"),
         (["workload.weight_pattern=5:4"], "weight_pattern must be N:M with N from 1 to M, got '5:4'"),
         (["workload=mobilenet_v1", "workload.width=0.3"], "width must be a positive multiple of 1/32, got 0.3"),
-        (["tracking.mode=foo"], "mode must be one of online, offline, disabled, got 'foo'"),
+        (["tracking.mode=foo"], "tracking.mode (WANDB_MODE) must be one of online, offline, disabled, got 'foo'"),
         (["+tracking.color=red"], "tracking has no option color; its options are backend"),
         (["hydra.run.dir=masks.npz/out"], "must name a directory that can be written"),
     ],

@@ -2,9 +2,8 @@
 
 import dataclasses
 import errno
-import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,7 +11,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
-from jax.experimental.compilation_cache import compilation_cache
 
 from phantom_jax import Phantom2D
 from phantom_jax.data import Splits, Subset
@@ -21,16 +19,6 @@ from phantom_jax.sparsity import NM, CycleAware, GlobalMagnitude, MacAwareMagnit
 from phantom_jax.training import Checkpoints, Phase, Settings, Trainer, evaluate
 
 ARCH = Phantom2D(rows=2, cols=2, inter_balance=False)  # compiles sooner
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _keep_compiled_code() -> Iterator[None]:
-    """Lets runs share what they compile."""
-    jax.config.update("jax_compilation_cache_dir", os.environ["PHANTOM_JAX_TEST_CACHE"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
 
 
 def _images(seed: int, count: int) -> Subset:

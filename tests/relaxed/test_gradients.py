@@ -11,7 +11,10 @@ import pytest
 from phantom_jax import Layer, Phantom2D, calibrate, expected_cycles, expected_cycles_from, simulate
 from tests.relaxed.layers import MESH, mesh_layer, varied
 
-GRADIENTS = ("jobs", "segments", "filters", "depthwise", "along chunks, filters", "along chunks, convolution")
+GRADIENTS = (
+    *("segments", "along chunks, filters", "along chunks, convolution"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("jobs", "filters", "depthwise")),
+)
 BALANCES = [pytest.param(False, marks=pytest.mark.slow), True]
 
 
