@@ -264,6 +264,43 @@ class TrainConfig:
     fast: bool = False
 
 
+@dataclasses.dataclass
+class LearnerConfig:
+    """Options of methods that learn keep probabilities."""
+
+    settled: Any = MISSING
+    logit_rate: Any = MISSING
+    penalty: Any = MISSING
+    gain: Any = MISSING
+    pull: Any = MISSING
+
+
+@dataclasses.dataclass
+class CooptimizeConfig:
+    """The co-optimization job, explained in cooptimize.yaml."""
+
+    arch: ArchConfig = dataclasses.field(default_factory=ArchConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
+    phases: PhasesConfig = dataclasses.field(default_factory=PhasesConfig)
+    learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
+    methods: Any = MISSING
+    targets: Any = MISSING
+    patterns: Any = MISSING
+    folds: Any = MISSING
+    loss: Any = MISSING
+    resamples: Any = MISSING
+    seed: Any = MISSING
+    batch_size: Any = MISSING
+    interval: Any = MISSING
+    calibration_images: Any = MISSING
+    exact_images: Any = MISSING
+    evaluated_images: Any = MISSING
+    fast: bool = False
+
+
 def register() -> None:
     """Makes the schemas known to Hydra."""
     store = ConfigStore.instance()
@@ -284,5 +321,6 @@ def register() -> None:
     store.store(group="schema", name="cycle_aware", node=CycleAwareConfig)
     store.store(group="schema", name="optimizer", node=OptimizerConfig)
     store.store(group="schema", name="train", node=TrainConfig)
+    store.store(group="schema", name="cooptimize", node=CooptimizeConfig)
     store.store(group="schema", name="tracking", node=TrackingConfig)
     store.store(group="schema", name="wandb", node=WandbConfig)

@@ -26,7 +26,8 @@ _OPTIONS = (
 _FREE = ("tracking", "evaluated_images", "saved_images", "checkpoint_every", "resume")  # may differ when a run goes on
 CLOSE = 0.03  # to the target of cycles, or it is told
 _FAST_IMAGES, _FAST_BATCH, _FAST_EVALUATED = 320, 32, 32
-_OF_METHODS = {"n_m": ("n", "m"), "cycle_aware": ("logit_rate", "penalty", "gain", "pull")}
+_OF_LEARNERS = ("logit_rate", "penalty", "gain", "pull")
+_OF_METHODS = {"n_m": ("n", "m"), "mac_penalty": _OF_LEARNERS, "cycle_aware": _OF_LEARNERS}
 _FAST_MODELS: dict[str, dict[str, Any]] = {
     "vgg_small": {"stages": [[8], [16]]},
     "mobilenet_small": {"stem": 8, "pairs": [[16, 1]]},

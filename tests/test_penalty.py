@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from phantom_jax import Calibration, Layer, Phantom2D, calibrate, expected_cycles_from
-from phantom_jax.sparsity import Keep, cycle_penalty, dense_cycles
+from phantom_jax.sparsity import Keep, cycle_penalty, dense_cycles, macs_per_weight
 
 ARCH = Phantom2D(rows=2, cols=2, inter_balance=False)
 LAYER = Layer.conv(np.ones((3, 3, 2, 6)), np.random.default_rng(4).random((1, 8, 8, 2)) < 0.7, name="only")
@@ -53,6 +53,19 @@ def test_the_penalty_adds_the_gradient_of_the_expected_share() -> None:
     added: Any
     added, _ = penalty.update({"only": jnp.ones_like(LOGITS)}, state, {"only": LOGITS}, calibration=calibration())
     np.testing.assert_allclose(added["only"], 1 + updates["only"], rtol=1e-6)
+
+
+def test_with_macs_it_adds_the_gradient_of_their_expected_share() -> None:
+    macs = {"only": jnp.asarray(macs_per_weight(LAYER), jnp.float32)}
+    slope = jax.grad(lambda logits: (jax.nn.sigmoid(logits) * macs["only"]).sum() / macs["only"].sum())(LOGITS)
+    share, _ = share_and_slope()(LOGITS)
+    updates, state = updated(cycle_penalty(DENSE, float(share), weight=3.0), {"only": LOGITS}, macs=macs)
+    np.testing.assert_allclose(updates["only"], 3 * slope, rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(state.cycles, share, rtol=1e-6)
+    _, state = updated(cycle_penalty(DENSE, 0.5), {"only": LOGITS}, target=0.25)
+    assert state.target == 0.25
+    with pytest.raises(ValueError, match="macs must hold an array for each layer"):
+        updated(cycle_penalty(DENSE, 0.5), {"only": LOGITS}, macs={"other": LOGITS})
 
 
 def test_its_weight_is_pulled_at_once_and_grows_or_shrinks_step_by_step() -> None:

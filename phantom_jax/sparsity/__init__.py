@@ -9,6 +9,7 @@ from phantom_jax.sparsity.methods import (
     CycleAware,
     GlobalMagnitude,
     MacAwareMagnitude,
+    MacPenalty,
     Method,
     UniformMagnitude,
     keep_best,
@@ -21,6 +22,7 @@ METHODS: Mapping[str, type[Method]] = {
     "uniform_magnitude": UniformMagnitude,
     "mac_aware_magnitude": MacAwareMagnitude,
     "n_m": NM,
+    "mac_penalty": MacPenalty,
     "cycle_aware": CycleAware,
 }
 
@@ -32,6 +34,7 @@ __all__ = [
     "GlobalMagnitude",
     "Keep",
     "MacAwareMagnitude",
+    "MacPenalty",
     "Mask",
     "Masked",
     "Method",

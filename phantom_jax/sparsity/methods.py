@@ -152,6 +152,14 @@ class CycleAware:
         return {name: np.asarray(keep.get_value()) for name, keep in model.keep.items()}
 
 
+@dataclasses.dataclass(frozen=True)
+class MacPenalty(CycleAware):
+    """The same, but that the penalty's gradient is that of expected MACs: what is gained by knowing cycles.
+
+    The controller still holds the expected cycles at their target.
+    """
+
+
 _MOST = 4.0  # of first logits: probabilities from 0.5 to 0.98
 
 

@@ -9,6 +9,7 @@ import optax
 
 from phantom_jax.checks import number
 from phantom_jax.relaxed import Calibration, expected_cycles_from
+from phantom_jax.sparsity.named import arrays_by_name
 
 _FAR = 1e4  # how far the multiplier may get from the first weight
 _OF_VARIABLE = jax.tree_util.GetAttrKey("value")  # the last key of a path to an `nnx.Variable`'s array
@@ -38,7 +39,9 @@ def cycle_penalty(
 
     The transformation is for parameters that are logits: a mapping of layers' names to arrays, or the `Keep` variables
     of a `Masked` network; a leaf belongs to the layer whose name is last among the keys on the path to it. `update`
-    takes `calibration=`, what `calibrate` returned for the layers.
+    takes `calibration=`, what `calibrate` returned for the layers, and maybe `target=`, in place of this function's.
+    With `macs=`, effectual MACs of each weight by layer (`macs_per_weight`), the gradient is that of weight * expected
+    MACs / MACs of all weights, while the controller holds cycles as before: a rival for comparisons.
 
     Args:
         dense_cycles: Cycles of the dense network.
@@ -49,7 +52,7 @@ def cycle_penalty(
 
     Raises:
         ValueError: An argument is not a number that makes sense; or, from `update`, `calibration` or `params` are none,
-            or `params` do not hold one array of logits for each layer.
+            `params` do not hold one array of logits for each layer, or `macs` not one of its MACs.
     """
     positive = "a positive number"
     number("dense_cycles", dense_cycles, positive, lambda value: 0 < value < math.inf)
@@ -82,8 +85,20 @@ def cycle_penalty(
                 f"updates must have the structure of params, {jax.tree.structure(params)}, got {structure}."
             )
         logits = _by_layer(params, calibration)
-        cycles, slopes = jax.value_and_grad(share)([leaf for _, leaf in logits])
-        wanted = jnp.asarray(target(state.step) if callable(target) else target, cycles.dtype)
+        macs = extra.get("macs")
+        if macs is None:
+            cycles, slopes = jax.value_and_grad(share)([leaf for _, leaf in logits])
+        else:
+            cycles = share([leaf for _, leaf in logits])
+            shapes = dict(
+                zip(calibration.names, (layer.plan.weights_shape for layer in calibration.layers), strict=True)
+            )
+            counts = list(arrays_by_name("macs", macs, shapes).values())
+            slopes = _slopes_of_macs([leaf for _, leaf in logits], counts)
+        given = extra.get("target")
+        if given is None:
+            given = target(state.step) if callable(target) else target
+        wanted = jnp.asarray(given, cycles.dtype)
         off = jnp.clip(cycles / wanted - 1, -1, 1)
         grown = jnp.clip(state.multiplier * jnp.exp(gain * off), weight / _FAR, weight * _FAR)
         now = grown * jnp.exp(pull * off)
@@ -92,6 +107,13 @@ def cycle_penalty(
         return jax.tree.unflatten(structure, leaves), CyclePenaltyState(state.step + 1, grown, cycles, wanted)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _slopes_of_macs(logits: list[jax.Array], macs: list[jax.Array]) -> list[jax.Array]:
+    """Returns the gradient of expected MACs, as a share of those of all weights."""
+    total = jnp.stack([jnp.sum(counts) for counts in macs]).sum()
+    chances = [jax.nn.sigmoid(leaf.astype(jnp.float32)) for leaf in logits]
+    return [counts / total * p * (1 - p) for counts, p in zip(macs, chances, strict=True)]
 
 
 def _by_layer(params: Any, calibration: Calibration) -> list[tuple[int, jax.Array]]:

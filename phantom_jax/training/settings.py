@@ -100,6 +100,11 @@ class Settings:
             return 0
         return getattr(self, phase).epochs * per_epoch
 
+    def shared(self) -> "Settings":
+        """Returns settings that differ from others in neither the seed nor the target."""
+        targets = {name: 1.0 for name in ("cycles", "density") if getattr(self, name) is not None}
+        return dataclasses.replace(self, seed=0, **targets)
+
     def weights_optimizer(self, phase: str, steps: int) -> optax.GradientTransformation:
         """Returns the optimizer of weights for a phase of so many steps."""
         rate = getattr(self, phase).learning_rate

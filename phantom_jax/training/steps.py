@@ -1,6 +1,7 @@
 """One step of training, compiled."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,10 +11,11 @@ from flax import nnx
 
 from phantom_jax.data import augment
 from phantom_jax.relaxed import Calibration
-from phantom_jax.sparsity import Keep, Masked
+from phantom_jax.sparsity import Keep, Masked, cycle_penalty
 from phantom_jax.training.settings import Settings
 
 _TAKEN_DECAY = 2e-4  # of N:M's weights that are taken (Zhou et al., arXiv:2102.04010)
+Step = Callable[..., tuple[tuple[Any, ...], dict[str, jax.Array]]]
 _OTHER = nnx.Not(nnx.Any(nnx.Param, Keep))
 
 
@@ -28,27 +30,39 @@ def merge(graph: Any, params: Any, keep: Any, rest: Any) -> Masked:
     return nnx.merge(graph, params, keep, rest, copy=True)
 
 
+@functools.lru_cache(maxsize=8)
 def build_step(
-    graph: Any,
-    optimizer: optax.GradientTransformation,
-    keep_optimizer: optax.GradientTransformationExtraArgs | None,
-    settings: Settings,
-) -> Callable[..., tuple[tuple[Any, ...], dict[str, jax.Array]]]:
-    """Returns a compiled step: from a state and a batch to the next state and figures of the batch.
+    graph: Any, settings: Settings, phase: str, steps: int, dense_cycles: int | None
+) -> tuple[optax.GradientTransformation, optax.GradientTransformationExtraArgs | None, Step]:
+    """Returns the optimizers of weights and of keep logits, and a compiled step.
 
-    The state is (params, keep, rest, state of the optimizer, of that of keep logits); what else the step takes are
-    images, labels, a random key and a calibration, None where no keep logits are learned.
+    A step goes from a state and a batch to the next state and figures of the batch. The state is (params, keep, rest,
+    state of the optimizer, of that of keep logits); what else it takes are images, labels, a random key, and, where
+    keep logits are learned, a calibration and a target, else None, and MACs of each weight where those are penalized.
+    Runs that differ in targets and seeds share it.
 
     Args:
         graph: Of the network.
-        optimizer: Of its weights.
-        keep_optimizer: Of keep logits; None where none are learned.
-        settings: Of the run.
+        settings: Of the run; `shared` leaves out what does not matter here.
+        phase: Of training.
+        steps: Of the phase.
+        dense_cycles: Of the network; None where no keep logits are learned.
     """
+    optimizer = settings.weights_optimizer(phase, steps)
+    keep_optimizer = None
+    if dense_cycles is not None:
+        penalty = cycle_penalty(dense_cycles, 1.0, settings.penalty, settings.gain, settings.pull)
+        keep_optimizer = optax.with_extra_args_support(optax.chain(penalty, optax.adam(settings.logit_rate)))
 
     @jax.jit
     def step(
-        state: tuple[Any, ...], images: jax.Array, labels: jax.Array, key: jax.Array, calibration: Calibration | None
+        state: tuple[Any, ...],
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array,
+        calibration: Calibration | None,
+        target: jax.Array | None,
+        macs: Mapping[str, jax.Array] | None,
     ) -> tuple[tuple[Any, ...], dict[str, jax.Array]]:
         params, keep, rest, optimizer_state, keep_state = state
         augment_key, draw_key = jax.random.split(key)
@@ -66,12 +80,13 @@ def build_step(
         updates, optimizer_state = optimizer.update(gradient[0], optimizer_state, params)
         params = optax.apply_updates(params, updates)
         if keep_optimizer is not None:
-            updates, keep_state = keep_optimizer.update(gradient[1], keep_state, keep, calibration=calibration)
+            extra = {"calibration": calibration, "target": target, "macs": macs}
+            updates, keep_state = keep_optimizer.update(gradient[1], keep_state, keep, **extra)
             keep = optax.apply_updates(keep, updates)
         figures = {"loss": value, "accuracy": accuracy, "density": merge(graph, params, keep, rest).density()}
         return (params, keep, rest, optimizer_state, keep_state), figures
 
-    return step
+    return optimizer, keep_optimizer, step
 
 
 def _taken(model: Masked) -> jax.Array:

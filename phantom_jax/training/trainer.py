@@ -2,28 +2,29 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from flax import nnx
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.data import Splits, batch_indices
+from phantom_jax.layer import Layer
 from phantom_jax.relaxed import Calibration, calibrate, expected_cycles_from
 from phantom_jax.sparsity import (
     CycleAware,
+    MacPenalty,
     Masked,
     Method,
     cubic,
-    cycle_penalty,
     dense_cycles,
     exact_cycles,
     keep_best,
     keep_cycles,
     keep_density,
+    macs_per_weight,
 )
 from phantom_jax.training.checkpoints import Checkpoints
 from phantom_jax.training.settings import PHASES, Settings
@@ -80,6 +81,7 @@ class Trainer:
         self._scores: dict[str, np.ndarray] = {}
         self._activations: list[np.ndarray] = []
         self._calibration: Calibration | None = None
+        self._macs: dict[str, np.ndarray] | None = None  # of each weight, where those are penalized
         self._calibrated = 0  # at which step
         self._first_share = math.nan  # of the dense cycles, before weights are chosen
         self._share = math.nan  # last exact cycles of the masks, on the images that they are adjusted on
@@ -92,13 +94,13 @@ class Trainer:
         """The network as it is."""
         return merge(self._graph, *self._state[:3])
 
-    def run(self, tell: Tell, evaluate: Evaluate, checkpoints: Checkpoints, save_every: int) -> None:
+    def run(self, tell: Tell, evaluate: Evaluate, checkpoints: Checkpoints | None, save_every: int = 1) -> None:
         """Trains to the end.
 
         Args:
             tell: Told the figures of each step, and the step, counted from 1, before it is saved.
             evaluate: Returns plain figures of the network; called at the end of each phase.
-            checkpoints: Where the state is saved.
+            checkpoints: Where the state is saved; nowhere if None.
             save_every: Steps between checkpoints.
 
         Raises:
@@ -109,7 +111,8 @@ class Trainer:
             figures = self._prepare()
             indices = batch_indices(self.step, len(images), self.settings.batch_size, self.settings.seed)
             key = jax.random.fold_in(self._key, self.step)
-            state, of_step = self._step(self._state, images[indices], labels[indices], key, self._calibration)
+            learned_from = self._calibration, self._target(), self._macs
+            state, of_step = self._step(self._state, images[indices], labels[indices], key, *learned_from)
             values = {name: float(value) for name, value in of_step.items()}
             if not math.isfinite(values["loss"]):
                 raise ValueError(
@@ -122,11 +125,31 @@ class Trainer:
             is_done = self.step == self.ends[self.phase]
             if is_done:
                 self.evaluations[self.phase] = evaluate(self.model)
-            if self.step % save_every == 0 or is_done:
-                self._save(checkpoints)
+            if checkpoints is not None and (self.step % save_every == 0 or is_done):
+                checkpoints.save(self.step, *self.snapshot())
 
-    def restore(self, leaves: list[np.ndarray], about: Mapping[str, Any]) -> None:
-        """Takes over the state of a checkpoint of the same settings."""
+    def snapshot(self) -> tuple[list[np.ndarray], dict[str, Any]]:
+        """Returns the state as arrays, and plain values about it.
+
+        Raises:
+            ValueError: Weights are not finite.
+        """
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(self._saved())]
+        if not all(np.isfinite(leaf).all() for leaf in leaves if leaf.dtype.kind == "f"):
+            raise ValueError(f"weights are not finite after step {self.step}. Checkpoints are as they were.")
+        return leaves, {
+            "phase": self.phase,
+            "step": self.step,
+            "scored": bool(self._scores),
+            "activations": len(self._activations),
+            "calibrated": self._calibrated,
+            "first_share": self._first_share,
+            "share": self._share,
+            "evaluations": self.evaluations,
+        }
+
+    def restore(self, leaves: Sequence[np.ndarray], about: Mapping[str, Any]) -> None:
+        """Takes over a snapshot of a run of the same settings; in the dense phase, those of sparsity may differ."""
         self.phase, self.step = about["phase"], about["step"]
         self._calibrated, self._first_share, self._share = about["calibrated"], about["first_share"], about["share"]
         self.evaluations = dict(about["evaluations"])
@@ -141,13 +164,12 @@ class Trainer:
         self._state, self._scores, self._activations = jax.tree.unflatten(structure, leaves)
         self._state = jax.tree.map(jax.numpy.asarray, self._state)
         if self._activations:
-            layers = self.model.trace(self.splits.train.images[: self.settings.calibration_images])
-            self._calibration = calibrate(
+            layers = self.model.trace(self._images(self.settings.calibration_images))
+            self._calibrate_on(
                 [
                     dataclasses.replace(layer, activations=seen)
                     for layer, seen in zip(layers, self._activations, strict=True)
-                ],
-                self.arch,
+                ]
             )
 
     @property
@@ -165,43 +187,26 @@ class Trainer:
     def _saved(self) -> tuple[Any, ...]:
         return self._state, self._scores, self._activations
 
-    def _save(self, checkpoints: Checkpoints) -> None:
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(self._saved())]
-        if not all(np.isfinite(leaf).all() for leaf in leaves if leaf.dtype.kind == "f"):
-            raise ValueError(f"weights are not finite after step {self.step}. Checkpoints are as they were.")
-        about = {
-            "phase": self.phase,
-            "step": self.step,
-            "scored": bool(self._scores),
-            "activations": len(self._activations),
-            "calibrated": self._calibrated,
-            "first_share": self._first_share,
-            "share": self._share,
-            "evaluations": self.evaluations,
-        }
-        checkpoints.save(self.step, leaves, about)
-
     def _enter_structure(self) -> None:
         """Prepares optimizers and the compiled step for the phase, from the network."""
-        begin = self._begin()
-        steps = self.ends[self.phase] - begin
-        optimizer = self.settings.weights_optimizer(self.phase, steps)
-        keep_optimizer = None
-        if self._model.keep:
-            target, first = float(self.settings.cycles or math.nan), self._first_share
-            settled = max(self.settings.settled * steps, 1)
-            penalty = cycle_penalty(
-                self._dense_cycles,
-                lambda step: target + (first - target) * jax.numpy.clip(1 - step / settled, 0, 1),
-                self.settings.penalty,
-                self.settings.gain,
-                self.settings.pull,
-            )
-            keep_optimizer = optax.with_extra_args_support(optax.chain(penalty, optax.adam(self.settings.logit_rate)))
         self._graph, params, keep, rest = split(self._model)
+        optimizer, keep_optimizer, self._step = build_step(
+            self._graph,
+            self.settings.shared(),
+            self.phase,
+            self.ends[self.phase] - self._begin(),
+            self._dense_cycles if self._model.keep else None,
+        )
         keep_state = None if keep_optimizer is None else keep_optimizer.init(keep)
         self._state: tuple[Any, ...] = (params, keep, rest, optimizer.init(params), keep_state)
-        self._step = build_step(self._graph, optimizer, keep_optimizer, self.settings)
+
+    def _target(self) -> np.float32 | None:
+        """Returns the share of the dense cycles that is wanted at the step where they are learned from."""
+        if not (self._learns and self.phase == "sparse"):
+            return None
+        steps, target = self.ends["sparse"] - self._begin(), float(self.settings.cycles or math.nan)
+        left = max(1 - (self.step - self._begin()) / max(self.settings.settled * steps, 1), 0)
+        return np.float32(target + (self._first_share - target) * left)
 
     def _begin(self) -> int:
         """Returns the first step of the phase."""
@@ -239,7 +244,7 @@ class Trainer:
                 self._scores = self._method.scores(self._model, layers)
             scores = self._scores or self._method.scores(self._model, layers)
             self._model.set_masks(self._masks(scores, layers, 1.0))
-            self._calibration, self._activations = None, []
+            self._calibration, self._macs, self._activations = None, None, []
         self.phase = phase
         self._model.straight_through = self._is_straight_through
         self._enter_structure()
@@ -291,8 +296,9 @@ class Trainer:
         model = self.model
         layers = model.trace(self._images(self.settings.calibration_images))
         self._activations = [np.asarray(layer.activations) for layer in layers]
-        self._calibration = calibrate(layers, self.arch)
+        self._calibrate_on(layers)
         self._calibrated = self.step
+        assert self._calibration is not None
         probabilities = [np.asarray(values) for values in model.probabilities()]
         expected = float(expected_cycles_from(self._calibration, probabilities).sum())
         rng = np.random.default_rng((self.settings.seed, self.step))
@@ -302,6 +308,11 @@ class Trainer:
             drawn.append(exact_cycles(layers, masks, self.arch))
         exact = float(np.mean(drawn))
         return {"exact_cycles": exact / self._dense_cycles, "proxy_error": expected / exact - 1}
+
+    def _calibrate_on(self, layers: Sequence[Layer]) -> None:
+        self._calibration = calibrate(layers, self.arch)
+        if isinstance(self._method, MacPenalty):
+            self._macs = {str(layer.name): macs_per_weight(layer).astype(np.float32) for layer in layers}
 
     def _penalty_figures(self) -> dict[str, Any]:
         if not self._learns or self.phase != "sparse":

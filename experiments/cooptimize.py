@@ -1,0 +1,60 @@
+"""The co-optimization job: methods that make a network sparse, compared at equal accuracy in exact cycles.
+
+`python -m experiments.cooptimize data=digits targets=[0.1,0.05]`; the last line printed is the output directory.
+Started again with `hydra.run.dir=` that directory, the job trains only what is missing there.
+"""
+
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from conf import schema
+from experiments import command
+
+
+@hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="cooptimize")
+@command.job
+def main(config: DictConfig) -> None:
+    """Runs one job."""
+    # JAX takes seconds to import, which --help and tab completion need not wait for.
+    from experiments import cooptimize_cases, cooptimize_summary, kept, provenance
+    from experiments.figures import save
+    from experiments.tracked import tracked
+    from phantom_jax import Phantom2D
+    from phantom_jax.report import print_tables
+
+    arch = Phantom2D(**command.options(config, "arch"))
+    options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    settings = cooptimize_cases.read_settings(options)
+    directory = command.output_directory()
+    path = directory / "cases.jsonl"
+    known = cooptimize_cases.resume(path, settings, arch)
+    planned = list(cooptimize_cases.plan(settings, arch, directory))
+
+    with tracked(config, "cooptimize") as tracker:
+        cases = kept.collect(path, planned, known, vars, lambda key: f"fold {key[0]}, {key[1]} {key[2] or ''}")
+        summary = cooptimize_summary.summarize(cases, settings.loss, settings.resamples)
+        results = {
+            "schema_version": 1,
+            "settings": options,
+            **provenance.collect(),
+            "points": summary.points,
+            "equal_accuracy": summary.equal_accuracy,
+            "layers": summary.layers,
+        }
+        command.write_json(directory / "results.json", results)
+        command.write_csv(directory / "results.csv", summary.points)
+        for name in ("points", "equal_accuracy", "layers"):
+            tracker.table(name, results[name])
+        tracker.summarize({f"{row['method']}/ratio": row["ratio"] for row in summary.equal_accuracy})
+        tracker.artifact("results", directory / "results.json", "results")
+        for name, figure in cooptimize_summary.figures(summary).items():
+            tracker.figure(name, save(figure, directory / name))
+        print_tables(cooptimize_summary.tables(summary))
+    print(directory, flush=True)
+
+
+if __name__ == "__main__":
+    schema.register()
+    command.run(main)

@@ -1,0 +1,238 @@
+"""Cases of the co-optimization: a method at a target in a fold, trained and evaluated."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+import phantom_jax
+from experiments import command, kept, train_settings
+from phantom_jax import Layer, LayerReport, Phantom2D, simulate
+from phantom_jax.checks import integer, number, one_of
+from phantom_jax.files import write_whole
+from phantom_jax.frontier import DENSE, Outcome
+from phantom_jax.sparsity import METHODS
+from phantom_jax.training import Checkpoints, Trainer, evaluate
+from phantom_jax.workloads import write_npz
+
+GROUPS = ("arch", "data", "model", "optimizer", "tracking", "phases", "learner")
+_OPTIONS = (
+    *("methods", "targets", "patterns", "folds", "loss", "resamples", "seed", "batch_size", "interval"),
+    *("calibration_images", "exact_images", "evaluated_images", "fast"),
+)
+_LEARNER = ("settled", "logit_rate", "penalty", "gain", "pull")
+# What may differ when a job goes on: which cases there are, and what is computed from them.
+_FREE = ("tracking", "methods", "targets", "patterns", "folds", "loss", "resamples")
+_TARGETED = tuple(name for name in METHODS if name != "n_m")
+_FAST_FOLDS = 2
+_SAVED_IMAGES, _CHECKPOINT_EVERY = 4, 1_000
+_OF_TRAINING = {"tracking": {}, "saved_images": _SAVED_IMAGES, "checkpoint_every": _CHECKPOINT_EVERY, "resume": False}
+Snapshot = tuple[list[np.ndarray], dict[str, Any]]  # of a `Trainer`
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the job covers."""
+
+    points: tuple[tuple[str, float | str], ...]  # methods with their targets
+    folds: tuple[int, ...]
+    loss: float
+    resamples: int
+    options: Mapping[str, Any]  # of training, without a method
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A method at a target in a fold."""
+
+    method: str
+    target: float | str | None
+    fold: int
+    accuracy: float
+    validation_accuracy: float
+    correct: str  # of each test image: 0 or 1
+    cycles: list[int]  # of the first test images
+    dense_cycles: int
+    predicted: float | None  # mean cycles of the masks on the training images that they are adjusted on
+    proxy_error: float | None  # at the last calibration, against drawn masks
+    seconds: float
+    layers: list[dict[str, Any]]
+
+    @property
+    def outcome(self) -> Outcome:
+        """What comparisons need."""
+        correct = np.array(list(self.correct)) == "1"
+        return Outcome(self.method, self.target, self.fold, correct, np.array(self.cycles) / self.dense_cycles)
+
+
+def read_settings(options: Mapping[str, Any]) -> Settings:
+    """Returns the settings of a configuration.
+
+    Args:
+        options: The configuration as plain values.
+
+    Raises:
+        ValueError: An option is unknown or not valid.
+    """
+    command.check_names({name: value for name, value in options.items() if name not in GROUPS}, _OPTIONS, GROUPS)
+    methods = command.each(options, "methods", lambda name, value: one_of(name, value, _TARGETED), least=0)
+    share = "a number above 0 and at most 1"
+    targets = command.each(
+        options, "targets", lambda name, value: number(name, value, share, lambda target: 0 < target <= 1), least=0
+    )
+    command.check_names(options["learner"], _LEARNER)
+    patterns = command.each(options, "patterns", _pattern, least=0)
+    folds = command.each(options, "folds", lambda name, value: integer(name, value, minimum=0))
+    points = [(method, target) for method in methods for target in targets]
+    points += [("n_m", pattern) for pattern in patterns]
+    if not points:
+        raise ValueError("methods and targets, or patterns, must not be empty.")
+    integer("evaluated_images", options["evaluated_images"], minimum=1)
+    return Settings(
+        tuple(points),
+        folds[:_FAST_FOLDS] if options["fast"] else folds,
+        number("loss", options["loss"], "a number from 0 to 1", lambda loss: 0 <= loss <= 1),
+        integer("resamples", options["resamples"], minimum=1),
+        {name: value for name, value in options.items() if name not in _FREE},
+    )
+
+
+def plan(settings: Settings, arch: Phantom2D, directory: pathlib.Path) -> Iterator[tuple[kept.Key, Callable[[], Case]]]:
+    """Yields every case: its key, and what trains and evaluates it.
+
+    Args:
+        settings: Of the job.
+        arch: The accelerator.
+        directory: Where checkpoints of dense networks and masks go.
+    """
+    for fold in settings.folds:
+        dense = functools.cache(functools.partial(_train_dense, settings, arch, fold, directory))
+        for method, target in ((DENSE, None), *settings.points):
+            yield (
+                (fold, method, target),
+                lambda method=method, target=target, fold=fold, dense=dense: _case(
+                    settings, arch, method, target, fold, dense, directory
+                ),
+            )
+
+
+def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D) -> dict[kept.Key, Case]:
+    """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
+
+    Raises:
+        ValueError: See `kept.resume`.
+    """
+    how = {
+        **{f"arch.{name}": value for name, value in dataclasses.asdict(arch).items()},
+        **{name: value for name, value in settings.options.items() if name != "arch"},
+        "phantom_jax": phantom_jax.__version__,
+    }
+    return {(case.fold, case.method, case.target): case for case in kept.resume(path, how, lambda r: Case(**r))}
+
+
+def _pattern(name: str, value: Any) -> str:
+    kept_of, separator, group = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not (separator and kept_of.isdecimal() and group.isdecimal()):
+        raise ValueError(f'{name} must be a pattern such as "2:4", got {value!r}.')
+    return value
+
+
+def _job(settings: Settings, fold: int, method: str, target: float | str | None) -> train_settings.Job:
+    """Returns the training of a case."""
+    options = {name: value for name, value in settings.options.items() if name != "learner"}
+    learner = dict(settings.options["learner"])
+    sparsity = {"name": "none", "cycles": None, "density": None, "settled": learner.pop("settled")}
+    if method == "n_m":
+        sparsity |= {"name": method, **dict(zip("nm", map(int, str(target).split(":")), strict=True))}
+    elif method != DENSE:
+        sparsity |= {"name": method, "cycles": target, **(learner if METHODS[method]().learns else {})}
+    options |= {"sparsity": sparsity, "data": options["data"] | {"fold": fold}}
+    return train_settings.read(options | _OF_TRAINING)
+
+
+def _train_dense(settings: Settings, arch: Phantom2D, fold: int, directory: pathlib.Path) -> Snapshot:
+    """Returns the dense network of a fold, trained at most once."""
+    job = _job(settings, fold, DENSE, None)
+    checkpoints = Checkpoints(directory / "dense" / f"fold{fold}", job.identity)
+    trainer = _trainer(job, arch)
+    found = checkpoints.restore(lambda note: command.tell([note]))
+    if found is not None:
+        trainer.restore(*found)
+    trainer.run(_say_nothing, lambda _: {}, checkpoints, job.checkpoint_every)
+    checkpoints.close()
+    return trainer.snapshot()
+
+
+def _case(
+    settings: Settings,
+    arch: Phantom2D,
+    method: str,
+    target: float | str | None,
+    fold: int,
+    dense: Callable[[], Snapshot],
+    directory: pathlib.Path,
+) -> Case:
+    begin = time.monotonic()
+    job = _job(settings, fold, method, target)
+    trainer = _trainer(job, arch)
+    trainer.restore(*dense())
+    errors: list[float] = []
+
+    def note(figures: Mapping[str, Any], step: int) -> None:
+        del step
+        if "proxy_error" in figures:
+            errors.append(figures["proxy_error"])
+
+    trainer.run(note, lambda _: {}, None)
+    test = evaluate(trainer.model, job.splits.test, arch, job.evaluated_images)
+    cycles = test.report.cycles
+    name = f"fold{fold}-{method}" + ("" if target is None else f"-{target}".replace(":", "of"))
+    saved = [dataclasses.replace(layer, activations=layer.activations[:_SAVED_IMAGES]) for layer in test.layers]
+    (directory / "masks").mkdir(exist_ok=True)
+    write_whole(directory / "masks" / f"{name}.npz", lambda file: write_npz(file, saved))
+    adjusted_on = trainer.model.trace(job.splits.train.images[: settings.options["exact_images"]])
+    return Case(
+        method,
+        target,
+        fold,
+        test.accuracy,
+        evaluate(trainer.model, job.splits.validation, arch, 1).accuracy,
+        "".join(map(str, test.correct.astype(int))),
+        cycles.tolist(),
+        test.summary()["dense_cycles"],
+        float(simulate(adjusted_on, arch).cycles.mean()),
+        errors[-1] if errors else None,
+        time.monotonic() - begin,
+        [_layer(layer, report) for layer, report in zip(test.layers, test.report.layers, strict=True)],
+    )
+
+
+def _layer(layer: Layer, report: LayerReport) -> dict[str, Any]:
+    """Returns what the masks of a layer look like, and where its cycles go, in the mean over images."""
+    weights = np.asarray(layer.weights) != 0
+    per_filter = weights.reshape(-1, weights.shape[-1]).mean(0)
+    per_kernel = weights.reshape(-1, *weights.shape[-2:]).mean(0)
+    return {
+        "name": layer.name,
+        "size": weights.size,
+        "weights": float(weights.mean()),
+        "activations": float((np.asarray(layer.activations) != 0).mean()),
+        "empty_filters": float((per_filter == 0).mean()),
+        "empty_kernels": float((per_kernel == 0).mean()),
+        "spread_of_filters": float(per_filter.std()),
+        "cycles": float(report.cycles.mean()),
+        "dense_cycles": report.dense_cycles,
+        "stack": {name: float(slots.mean()) for name, slots in report.stack.items()},
+    }
+
+
+def _trainer(job: train_settings.Job, arch: Phantom2D) -> Trainer:
+    return Trainer(job.settings, job.network, job.splits, arch)
+
+
+def _say_nothing(figures: Mapping[str, Any], step: int) -> None:
+    del figures, step
