@@ -27,6 +27,7 @@ SMALL = (
 )
 
 
+@pytest.mark.slow
 def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: pathlib.Path) -> None:
     done = jobs.run("cooptimize", tmp_path, *SMALL)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from tests.relaxed.layers import ONE_CORE, masks, mesh_layer, varied
 
 def test_it_composes_with_transformations() -> None:
     layers = [mesh_layer("segments", 0.4), mesh_layer("along chunks, filters", 0.4)]
-    arch = Phantom2D(rows=3, cols=2, lookahead=9)
+    arch = Phantom2D(rows=3, cols=2, lookahead=9, inter_balance=False)  # compiles sooner
     calibration = calibrate(layers, arch)
     weights = [layer.weights for layer in layers]
     plain = expected_cycles_from(calibration, weights)
