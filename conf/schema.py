@@ -242,13 +242,12 @@ class PhasesConfig:
 
 
 @dataclasses.dataclass
-class TrainConfig:
-    """The training job, explained in train.yaml."""
+class TrainingConfig:
+    """What jobs that train have in common."""
 
     arch: ArchConfig = dataclasses.field(default_factory=ArchConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    sparsity: SparsityConfig = dataclasses.field(default_factory=SparsityConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     phases: PhasesConfig = dataclasses.field(default_factory=PhasesConfig)
@@ -258,10 +257,17 @@ class TrainConfig:
     calibration_images: Any = MISSING
     exact_images: Any = MISSING
     evaluated_images: Any = MISSING
+    fast: bool = False
+
+
+@dataclasses.dataclass
+class TrainConfig(TrainingConfig):
+    """The training job, explained in train.yaml."""
+
+    sparsity: SparsityConfig = dataclasses.field(default_factory=SparsityConfig)
     saved_images: Any = MISSING
     checkpoint_every: Any = MISSING
     resume: Any = MISSING
-    fast: bool = False
 
 
 @dataclasses.dataclass
@@ -276,15 +282,9 @@ class LearnerConfig:
 
 
 @dataclasses.dataclass
-class CooptimizeConfig:
+class CooptimizeConfig(TrainingConfig):
     """The co-optimization job, explained in cooptimize.yaml."""
 
-    arch: ArchConfig = dataclasses.field(default_factory=ArchConfig)
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
-    phases: PhasesConfig = dataclasses.field(default_factory=PhasesConfig)
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
     methods: Any = MISSING
     targets: Any = MISSING
@@ -292,13 +292,6 @@ class CooptimizeConfig:
     folds: Any = MISSING
     loss: Any = MISSING
     resamples: Any = MISSING
-    seed: Any = MISSING
-    batch_size: Any = MISSING
-    interval: Any = MISSING
-    calibration_images: Any = MISSING
-    exact_images: Any = MISSING
-    evaluated_images: Any = MISSING
-    fast: bool = False
 
 
 def register() -> None:

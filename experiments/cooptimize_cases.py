@@ -24,7 +24,7 @@ _OPTIONS = (
     *("methods", "targets", "patterns", "folds", "loss", "resamples", "seed", "batch_size", "interval"),
     *("calibration_images", "exact_images", "evaluated_images", "fast"),
 )
-_LEARNER = ("settled", "logit_rate", "penalty", "gain", "pull")
+_LEARNER = ("settled", *train_settings.OF_LEARNERS)
 # What may differ when a job goes on: which cases there are, and what is computed from them.
 _FREE = ("tracking", "methods", "targets", "patterns", "folds", "loss", "resamples")
 _TARGETED = tuple(name for name in METHODS if name != "n_m")
@@ -57,7 +57,7 @@ class Case:
     correct: str  # of each test image: 0 or 1
     cycles: list[int]  # of the first test images
     dense_cycles: int
-    predicted: float | None  # mean cycles of the masks on the training images that they are adjusted on
+    predicted: float  # mean cycles of the masks on the training images that they are adjusted on
     proxy_error: float | None  # at the last calibration, against drawn masks
     seconds: float
     layers: list[dict[str, Any]]
@@ -78,7 +78,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     Raises:
         ValueError: An option is unknown or not valid.
     """
-    command.check_names({name: value for name, value in options.items() if name not in GROUPS}, _OPTIONS, GROUPS)
+    command.check_names(options, _OPTIONS, GROUPS)
     methods = command.each(options, "methods", lambda name, value: one_of(name, value, _TARGETED), least=0)
     share = "a number above 0 and at most 1"
     targets = command.each(

@@ -180,7 +180,7 @@ def _densities(summary: Summary) -> matplotlib.figure.Figure:
 
 def _point(group: Sequence[Case]) -> dict[str, Any]:
     shares = [float(np.mean(case.cycles)) / case.dense_cycles for case in group]
-    predictions = [abs((case.predicted or math.nan) / float(np.mean(case.cycles)) - 1) for case in group]
+    predictions = [abs(case.predicted / float(np.mean(case.cycles)) - 1) for case in group]
     errors = [abs(case.proxy_error) for case in group if case.proxy_error is not None]
     return {
         "method": group[0].method,
@@ -192,7 +192,7 @@ def _point(group: Sequence[Case]) -> dict[str, Any]:
         "weights": _kept(group),
         "cycle_share": float(np.mean(shares)),
         "cycle_share_spread": float(np.std(shares)),
-        "predicted_error": _finite(float(np.mean(predictions))),
+        "predicted_error": float(np.mean(predictions)),
         "proxy_error": float(np.mean(errors)) if errors else None,
         "seconds": float(np.mean([case.seconds for case in group])),
     }

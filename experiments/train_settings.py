@@ -26,8 +26,8 @@ _OPTIONS = (
 _FREE = ("tracking", "evaluated_images", "saved_images", "checkpoint_every", "resume")  # may differ when a run goes on
 CLOSE = 0.03  # to the target of cycles, or it is told
 _FAST_IMAGES, _FAST_BATCH, _FAST_EVALUATED = 320, 32, 32
-_OF_LEARNERS = ("logit_rate", "penalty", "gain", "pull")
-_OF_METHODS = {"n_m": ("n", "m"), "mac_penalty": _OF_LEARNERS, "cycle_aware": _OF_LEARNERS}
+OF_LEARNERS = ("logit_rate", "penalty", "gain", "pull")
+_OF_METHODS = {"n_m": ("n", "m"), "mac_penalty": OF_LEARNERS, "cycle_aware": OF_LEARNERS}
 _FAST_MODELS: dict[str, dict[str, Any]] = {
     "vgg_small": {"stages": [[8], [16]]},
     "mobilenet_small": {"stem": 8, "pairs": [[16, 1]]},
@@ -58,7 +58,7 @@ def read(options: Mapping[str, Any]) -> Job:
     Raises:
         ValueError: An option is unknown or not valid, or the data set cannot be read.
     """
-    command.check_names({name: value for name, value in options.items() if name not in GROUPS}, _OPTIONS, GROUPS)
+    command.check_names(options, _OPTIONS, GROUPS)
     for name in ("evaluated_images", "saved_images", "checkpoint_every"):
         integer(name, options[name], minimum=1)
     resume = options["resume"]
@@ -70,7 +70,7 @@ def read(options: Mapping[str, Any]) -> Job:
     dataset = load(data["name"], data["dir"], data["size"])
     splits = split(dataset, settings.seed, data["fold"], data["folds"], data["validation"])
     model = dict(options["model"])
-    make = MODELS[one_of("model.name", model.pop("name"), tuple(MODELS))]
+    make = MODELS[model.pop("name")]
     shape, classes = dataset.images.shape[1:], len(dataset.classes)
     nnx.eval_shape(lambda: make(shape, classes, nnx.Rngs(0), **model))  # refuses options that are not valid
     if options["fast"]:
