@@ -167,6 +167,17 @@ class ValidateConfig:
 
 
 @dataclasses.dataclass
+class ExploreConfig:
+    """The architecture search, explained in explore.yaml."""
+
+    arch: ArchConfig = dataclasses.field(default_factory=ArchConfig)
+    workload: WorkloadConfig = dataclasses.field(default_factory=WorkloadConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
+    multipliers: Any = MISSING
+    seed: Any = MISSING
+
+
+@dataclasses.dataclass
 class ModelConfig:
     """A network of `phantom_jax.models`."""
 
@@ -301,6 +312,7 @@ def register() -> None:
     store.store(group="schema", name="fidelity", node=FidelityConfig)
     store.store(group="schema", name="compare", node=CompareConfig)
     store.store(group="schema", name="validate", node=ValidateConfig)
+    store.store(group="schema", name="explore", node=ExploreConfig)
     store.store(group="schema", name="arch", node=ArchConfig)
     store.store(group="schema", name="synthetic", node=SyntheticConfig)
     store.store(group="schema", name="mobilenet", node=MobileNetConfig)

@@ -27,16 +27,16 @@ class JobFailedError(HydraException):
     """A job ended in an error that its user has been told."""
 
 
-def job(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """Wraps the body of a job, so that a user's mistake is told at once, also in the middle of a multirun."""
 
     @functools.wraps(function)
-    def wrapped(config: DictConfig) -> None:
+    def wrapped(config: DictConfig) -> Any:
         # One tells of every backend it does not find, the other of every checkpoint's every file.
         for name in ("jax._src.xla_bridge", "absl"):
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
-            function(config)
+            return function(config)
         except _USER_ERRORS as error:
             if _FULL_ERROR_WANTED:
                 raise

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from phantom_jax import Layer, Phantom2D, simulate
 
@@ -53,6 +54,12 @@ MESH = {
     "along chunks, positions share rows": ((300, 60), (1, 10, 300), 1),
     "along chunks, convolution": ((3, 3, 24, 48), (1, 4, 4, 24), 1),
 }
+
+ALIKE = (  # as others, whose code is the same
+    *("jobs, two per row", "segments, one job", "grouped"),
+    *("along chunks, one round", "along chunks, positions share rows"),
+)
+KINDS = [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in MESH]
 
 
 def mesh_layer(name: str, density: float) -> Layer:

@@ -9,15 +9,11 @@ import numpy as np
 import pytest
 
 from phantom_jax import Layer, Phantom2D, calibrate, expected_cycles, expected_cycles_from, simulate
-from tests.relaxed.layers import MESH, mesh_layer, varied
+from tests.relaxed.layers import KINDS, mesh_layer, varied
 
 GRADIENTS = (
     *("segments", "along chunks, filters", "along chunks, convolution"),
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("jobs", "filters", "depthwise")),
-)
-ALIKE = (  # others, whose code is the same
-    *("jobs, two per row", "segments, one job", "grouped"),
-    *("along chunks, one round", "along chunks, positions share rows"),
 )
 BALANCES = [pytest.param(False, marks=pytest.mark.slow), True]
 
@@ -45,9 +41,7 @@ def test_gradients_equal_finite_differences(name: str, inter_balance: bool) -> N
 
 
 @pytest.mark.parametrize("inter_balance", BALANCES)
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in MESH]
-)
+@pytest.mark.parametrize("name", KINDS)
 def test_gradients_are_finite_at_0_and_1(name: str, inter_balance: bool) -> None:
     layer, arch = mesh_layer(name, 0.4), quick_arch(name, inter_balance)
     weights, rng = np.array(layer.weights), np.random.default_rng(3)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from phantom_jax import Layer, Phantom2D, calibrate, expected_cycles, expected_cycles_from
-from tests.relaxed.layers import MESH, mesh_layer, monte_carlo, varied
+from tests.relaxed.layers import KINDS, mesh_layer, monte_carlo, varied
 
 
 @pytest.mark.parametrize("inter_balance", [False, True])
 @pytest.mark.parametrize("density", [pytest.param(0.25, marks=pytest.mark.slow), 0.5])
-@pytest.mark.parametrize("name", MESH)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_mesh_is_close_to_the_mean_of_exact_cycles(name: str, density: float, inter_balance: bool) -> None:
     layer, arch = mesh_layer(name, density), Phantom2D(inter_balance=inter_balance)
     mean, error = monte_carlo(layer, arch, 100)
