@@ -16,6 +16,7 @@ from phantom_jax.sparsity.methods import (
     macs_per_weight,
 )
 from phantom_jax.sparsity.penalty import CyclePenaltyState, cycle_penalty
+from phantom_jax.sparsity.reordering import Channels, Reordered, channels_of, reorder
 
 METHODS: Mapping[str, type[Method]] = {
     "global_magnitude": GlobalMagnitude,
@@ -29,6 +30,7 @@ METHODS: Mapping[str, type[Method]] = {
 __all__ = [
     "METHODS",
     "NM",
+    "Channels",
     "CycleAware",
     "CyclePenaltyState",
     "GlobalMagnitude",
@@ -38,7 +40,9 @@ __all__ = [
     "Mask",
     "Masked",
     "Method",
+    "Reordered",
     "UniformMagnitude",
+    "channels_of",
     "cubic",
     "cycle_penalty",
     "dense_cycles",
@@ -47,4 +51,5 @@ __all__ = [
     "keep_cycles",
     "keep_density",
     "macs_per_weight",
+    "reorder",
 ]

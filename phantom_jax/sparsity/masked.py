@@ -64,6 +64,11 @@ class Masked(nnx.Module):
         """Names of the layers, in order."""
         return tuple(name for name, _ in self._paths)
 
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The path of each layer's weights in the network's state."""
+        return dict(self._paths)
+
     def weights(self) -> dict[str, jax.Array]:
         """Returns the weights of each layer, without masks."""
         state = dict(nnx.to_flat_state(nnx.state(self.network, nnx.Param)))

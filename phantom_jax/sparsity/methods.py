@@ -141,8 +141,13 @@ class CycleAware:
     straight_through = is_fixed = False
 
     def logits(self, model: Masked) -> Scores:
-        """Returns where learning starts: larger weights are likelier to stay, by their rank within a layer."""
-        return {name: _MOST * values for name, values in _ranks(model).items()}
+        """Returns where learning starts: larger weights are likelier to stay, by their magnitude over all layers.
+
+        A logit is 1 + 2 ln(|w| / median), within -4 and 6, so the odds of a weight grow with its square.
+        """
+        logs = {name: np.log(np.maximum(values, _LEAST)) for name, values in _magnitudes(model).items()}
+        median = np.median(np.concatenate([values.ravel() for values in logs.values()]))
+        return {name: np.clip(1 + 2 * (values - median), *_FIRST) for name, values in logs.items()}
 
     def scores(self, model: Masked, layers: Sequence[Layer]) -> Scores:
         """Returns the logits of keep probabilities, which the model must have (`Masked.learn`)."""
@@ -160,7 +165,8 @@ class MacPenalty(CycleAware):
     """
 
 
-_MOST = 4.0  # of first logits: probabilities from 0.5 to 0.98
+_FIRST = -4.0, 6.0  # first logits: probabilities from 0.02 to 0.998
+_LEAST = 1e-30  # magnitude, so that a weight of 0 has a logarithm
 
 
 def macs_per_weight(layer: Layer) -> np.ndarray:

@@ -48,7 +48,7 @@ class Settings:
     interval: int = 50  # steps between calibrations, and between masks of the schedule
     calibration_images: int = 2  # that the proxy counts cycles on
     exact_images: int = 32  # that masks are adjusted on
-    logit_rate: float = 0.1  # learning rate of keep probabilities
+    logit_rate: float = 0.03  # learning rate of keep probabilities
     penalty: float = 1.0  # first weight, see `phantom_jax.sparsity.cycle_penalty`
     gain: float = 0.02
     pull: float = 4.0
