@@ -218,13 +218,19 @@ class NMConfig(SparsityConfig):
 
 
 @dataclasses.dataclass
-class CycleAwareConfig(SparsityConfig):
-    """Options of `phantom_jax.sparsity.cycle_penalty`, and the learning rate of keep probabilities."""
+class LearnerConfig:
+    """Options of methods that learn keep probabilities: of `phantom_jax.sparsity.cycle_penalty`, and rates."""
 
+    settled: Any = MISSING
     logit_rate: Any = MISSING
     penalty: Any = MISSING
     gain: Any = MISSING
     pull: Any = MISSING
+
+
+@dataclasses.dataclass
+class CycleAwareConfig(LearnerConfig, SparsityConfig):
+    """A method that learns keep probabilities."""
 
 
 @dataclasses.dataclass
@@ -279,17 +285,6 @@ class TrainConfig(TrainingConfig):
     saved_images: Any = MISSING
     checkpoint_every: Any = MISSING
     resume: Any = MISSING
-
-
-@dataclasses.dataclass
-class LearnerConfig:
-    """Options of methods that learn keep probabilities."""
-
-    settled: Any = MISSING
-    logit_rate: Any = MISSING
-    penalty: Any = MISSING
-    gain: Any = MISSING
-    pull: Any = MISSING
 
 
 @dataclasses.dataclass

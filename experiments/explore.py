@@ -23,6 +23,7 @@ _GROUPS = ("arch", "workload", "tracking")
 def main(config: DictConfig) -> tuple[float, float]:
     """Runs one job; returns the mean cycles per image and the area."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
+    import phantom_jax
     from experiments import provenance
     from experiments.tracked import tracked
     from experiments.workload import load_workload
@@ -44,7 +45,7 @@ def main(config: DictConfig) -> tuple[float, float]:
         arch = dataclasses.replace(arch, cols=budget // arch.multipliers)
     directory = command.output_directory()
     settings = {name: value for name, value in options.items() if name != "tracking"}
-    settings |= {"arch": dataclasses.asdict(arch), "phantom_jax": provenance.collect()["versions"]["phantom_jax"]}
+    settings |= {"arch": dataclasses.asdict(arch), "phantom_jax": phantom_jax.__version__}
 
     found = _known(directory / "results.json", settings)
     if found is None:

@@ -1,5 +1,6 @@
 """What surrounds the trials of an architecture search: going on with a study, and its front."""
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -12,19 +13,7 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 from experiments import command
 
-_PRESETS = {
-    name: {
-        "arch.rows": 7,
-        "arch.pes": 3,
-        "arch.threads": 3,
-        "arch.lookahead": lookahead,
-        "arch.selector": "out_of_order",
-        "arch.intra_balance": True,
-        "arch.inter_balance": True,
-    }
-    for name, lookahead in (("phantom_cv", 9), ("phantom_md", 18), ("phantom_hp", 27))
-}
-_PRESET_BUDGET = range(7 * 4 * 9, 7 * 5 * 9)  # multipliers that leave 4 columns to the presets
+_PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
 
 
 class Front(Callback):
@@ -94,9 +83,19 @@ def _digest(config: DictConfig) -> str:
 
 def _presets(config: DictConfig) -> dict[str, dict[str, Any]]:
     """Returns the presets as trials, with which a search begins if its meshes are those of the configuration."""
+    from phantom_jax import Phantom2D
+
     overrides = [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
-    is_own = any(o.lstrip("+~").startswith(("arch", "hydra.sweeper.params", "hydra/sweeper")) for o in overrides)
-    return {} if is_own or config.multipliers not in _PRESET_BUDGET else _PRESETS
+    if any(o.lstrip("+~").startswith(("arch", "hydra.sweeper.params", "hydra/sweeper")) for o in overrides):
+        return {}
+    presets = {}
+    for name in _PRESETS:
+        arch = Phantom2D.preset(name)
+        values = dataclasses.asdict(arch)
+        column = arch.multipliers // values.pop("cols")
+        if config.multipliers in range(arch.multipliers, arch.multipliers + column):  # leaves it as many columns
+            presets[name] = {f"arch.{option}": value for option, value in values.items()}
+    return presets
 
 
 def _complete(study: Any) -> list[Any]:
