@@ -13,7 +13,16 @@ import optax
 from flax import nnx
 
 from phantom_jax import Phantom2D, calibrate, simulate, trace
-from phantom_jax.sparsity import CycleAware, Keep, Masked, cycle_penalty, dense_cycles, exact_cycles, keep_cycles
+from phantom_jax.sparsity import (
+    CycleAware,
+    Keep,
+    Masked,
+    additive_adam,
+    cycle_penalty,
+    dense_cycles,
+    exact_cycles,
+    keep_cycles,
+)
 
 TARGET, STEPS = 0.4, 500  # cycles that are wanted, as a share of the dense ones
 arch = Phantom2D(rows=2, cols=2, inter_balance=False)  # small, as the network; compiles sooner than with balance
@@ -54,7 +63,7 @@ model = Masked(Network(nnx.Rngs(0)), images[:2])
 dense = dense_cycles(model.trace(images[:2]), arch)
 model.learn(CycleAware().logits(model))
 weights = nnx.Optimizer(model, optax.adamw(1e-2), wrt=nnx.Param)
-keep = nnx.Optimizer(model, optax.chain(cycle_penalty(dense, TARGET), optax.adam(0.1)), wrt=Keep)
+keep = nnx.Optimizer(model, optax.chain(cycle_penalty(dense, TARGET), additive_adam(0.05)), wrt=Keep)
 
 
 def loss(model: Any, images: jax.Array, labels: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -119,7 +128,7 @@ def plain_step(params: Any, logits: Any, states: Any, images: Any, labels: Any, 
 keys = jax.random.split(jax.random.key(0), 2)
 params: Any = {"conv": jax.random.normal(keys[0], (3, 3, 1, 8)), "head": jax.random.normal(keys[1], (8, 4))}
 logits: Any = jax.tree.map(lambda weights: jnp.full(weights.shape, 2.0, jnp.float32), params)
-optimizers = optax.adam(1e-2), optax.chain(cycle_penalty(dense, TARGET), optax.adam(0.1))
+optimizers = optax.adam(1e-2), optax.chain(cycle_penalty(dense, TARGET), additive_adam(0.05))
 states: Any = optimizers[0].init(params), optimizers[1].init(logits)
 for index in range(STEPS):
     if index % 100 == 0:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from phantom_jax.sparsity.additive import additive_adam
 from phantom_jax.sparsity.budget import cubic, dense_cycles, exact_cycles, keep_cycles, keep_density
 from phantom_jax.sparsity.masked import Keep, Mask, Masked
 from phantom_jax.sparsity.methods import (
@@ -42,6 +43,7 @@ __all__ = [
     "Method",
     "Reordered",
     "UniformMagnitude",
+    "additive_adam",
     "channels_of",
     "cubic",
     "cycle_penalty",

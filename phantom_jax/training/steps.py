@@ -11,7 +11,7 @@ from flax import nnx
 
 from phantom_jax.data import augment
 from phantom_jax.relaxed import Calibration
-from phantom_jax.sparsity import Keep, Masked, cycle_penalty
+from phantom_jax.sparsity import Keep, Masked, additive_adam, cycle_penalty
 from phantom_jax.training.settings import Settings
 
 _TAKEN_DECAY = 2e-4  # of N:M's weights that are taken (Zhou et al., arXiv:2102.04010)
@@ -52,7 +52,7 @@ def build_step(
     keep_optimizer = None
     if dense_cycles is not None:
         penalty = cycle_penalty(dense_cycles, 1.0, settings.penalty, settings.gain, settings.pull)
-        keep_optimizer = optax.with_extra_args_support(optax.chain(penalty, optax.adam(settings.logit_rate)))
+        keep_optimizer = optax.with_extra_args_support(optax.chain(penalty, additive_adam(settings.logit_rate)))
 
     @jax.jit
     def step(
