@@ -292,9 +292,8 @@ class CooptimizeConfig(TrainingConfig):
     """The co-optimization job, explained in cooptimize.yaml."""
 
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
-    methods: Any = MISSING
-    targets: Any = MISSING
-    patterns: Any = MISSING
+    points: dict[str, Any] = dataclasses.field(default_factory=dict)
+    swaps: Any = MISSING
     folds: Any = MISSING
     loss: Any = MISSING
     resamples: Any = MISSING

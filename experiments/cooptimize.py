@@ -1,7 +1,8 @@
 """The co-optimization job: methods that make a network sparse, compared at equal accuracy in exact cycles.
 
-`python -m experiments.cooptimize data=digits targets=[0.1,0.05]`; the last line printed is the output directory.
-Started again with `hydra.run.dir=` that directory, the job trains only what is missing there.
+`python -m experiments.cooptimize data=digits points.cycle_aware=[0.1,0.05]`; the last line printed is the output directory.
+Started again with `hydra.run.dir=` that directory, the job trains only what is missing there. With `--multirun` over
+folds, jobs share the work, and `experiments.cooptimize_folds` puts their cases together.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ from experiments import command
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
-    from experiments import cooptimize_cases, cooptimize_summary, kept, provenance
+    from experiments import cooptimize_cases, cooptimize_summary, kept
     from experiments.figures import save
     from experiments.tracked import tracked
     from phantom_jax import Phantom2D
@@ -35,16 +36,7 @@ def main(config: DictConfig) -> None:
     with tracked(config, "cooptimize") as tracker:
         cases = kept.collect(path, planned, known, vars, lambda key: f"fold {key[0]}, {key[1]} {key[2] or ''}")
         summary = cooptimize_summary.summarize(cases, settings.loss, settings.resamples)
-        results = {
-            "schema_version": 1,
-            "settings": options,
-            **provenance.collect(),
-            "points": summary.points,
-            "equal_accuracy": summary.equal_accuracy,
-            "layers": summary.layers,
-        }
-        command.write_json(directory / "results.json", results)
-        command.write_csv(directory / "results.csv", summary.points)
+        results = cooptimize_summary.write(summary, options, directory)
         for name in ("points", "equal_accuracy", "layers"):
             tracker.table(name, results[name])
         tracker.summarize({f"{row['method']}/ratio": row["ratio"] for row in summary.equal_accuracy})

@@ -15,20 +15,18 @@ from phantom_jax import Layer, LayerReport, Phantom2D, simulate
 from phantom_jax.checks import integer, number, one_of
 from phantom_jax.files import write_whole
 from phantom_jax.frontier import DENSE, Outcome
-from phantom_jax.sparsity import METHODS
+from phantom_jax.sparsity import METHODS, channels_of, reorder
 from phantom_jax.training import Checkpoints, Trainer, evaluate
 from phantom_jax.workloads import write_npz
 
 GROUPS = ("arch", "data", "model", "optimizer", "tracking", "phases", "learner")
 _OPTIONS = (
-    *("methods", "targets", "patterns", "folds", "loss", "resamples", "seed", "batch_size", "interval"),
-    *("calibration_images", "exact_images", "evaluated_images", "fast"),
+    *("points", "swaps", "folds", "loss", "resamples", "seed", "batch_size", "interval", "calibration_images"),
+    *("exact_images", "evaluated_images", "fast"),
 )
 _LEARNER = ("settled", *train_settings.OF_LEARNERS)
 # What may differ when a job goes on: which cases there are, and what is computed from them.
-_FREE = ("tracking", "methods", "targets", "patterns", "folds", "loss", "resamples")
-_TARGETED = tuple(name for name in METHODS if name != "n_m")
-_FAST_FOLDS = 2
+FREE = ("tracking", "points", "folds", "loss", "resamples")
 _SAVED_IMAGES, _CHECKPOINT_EVERY = 4, 1_000
 _OF_TRAINING = {"tracking": {}, "saved_images": _SAVED_IMAGES, "checkpoint_every": _CHECKPOINT_EVERY, "resume": False}
 Snapshot = tuple[list[np.ndarray], dict[str, Any]]  # of a `Trainer`
@@ -40,6 +38,7 @@ class Settings:
 
     points: tuple[tuple[str, float | str], ...]  # methods with their targets
     folds: tuple[int, ...]
+    swaps: int  # that order the channels of each network; 0 leaves them as they are
     loss: float
     resamples: int
     options: Mapping[str, Any]  # of training, without a method
@@ -56,6 +55,7 @@ class Case:
     validation_accuracy: float
     correct: str  # of each test image: 0 or 1
     cycles: list[int]  # of the first test images
+    unordered_cycles: list[int]  # likewise, before channels were ordered
     dense_cycles: int
     predicted: float  # mean cycles of the masks on the training images that they are adjusted on
     proxy_error: float | None  # at the last calibration, against drawn masks
@@ -79,25 +79,26 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         ValueError: An option is unknown or not valid.
     """
     command.check_names(options, _OPTIONS, GROUPS)
-    methods = command.each(options, "methods", lambda name, value: one_of(name, value, _TARGETED), least=0)
-    share = "a number above 0 and at most 1"
-    targets = command.each(
-        options, "targets", lambda name, value: number(name, value, share, lambda target: 0 < target <= 1), least=0
-    )
     command.check_names(options["learner"], _LEARNER)
-    patterns = command.each(options, "patterns", _pattern, least=0)
     folds = command.each(options, "folds", lambda name, value: integer(name, value, minimum=0))
-    points = [(method, target) for method in methods for target in targets]
-    points += [("n_m", pattern) for pattern in patterns]
+    points = [
+        (one_of("points", method, tuple(METHODS)), target)
+        for method, targets in options["points"].items()
+        for target in command.each({f"points.{method}": targets}, f"points.{method}", _target(method), least=0)
+    ]
     if not points:
-        raise ValueError("methods and targets, or patterns, must not be empty.")
+        raise ValueError("points must hold a target of some method, got none.")
+    if options["fast"]:
+        folds = folds[:1]
+        points = list({method: (method, target) for method, target in reversed(points)}.values())[::-1]
     integer("evaluated_images", options["evaluated_images"], minimum=1)
     return Settings(
         tuple(points),
-        folds[:_FAST_FOLDS] if options["fast"] else folds,
+        folds,
+        integer("swaps", options["swaps"], minimum=0),
         number("loss", options["loss"], "a number from 0 to 1", lambda loss: 0 <= loss <= 1),
         integer("resamples", options["resamples"], minimum=1),
-        {name: value for name, value in options.items() if name not in _FREE},
+        {name: value for name, value in options.items() if name not in FREE},
     )
 
 
@@ -134,6 +135,14 @@ def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D) -> dict[kept
     return {(case.fold, case.method, case.target): case for case in kept.resume(path, how, lambda r: Case(**r))}
 
 
+def _target(method: str) -> Callable[[str, Any], Any]:
+    """Returns what checks a target of a method: a share of the dense cycles, or a pattern for N:M."""
+    if method == "n_m":
+        return _pattern
+    share = "a number above 0 and at most 1"
+    return lambda name, value: number(name, value, share, lambda target: 0 < target <= 1)
+
+
 def _pattern(name: str, value: Any) -> str:
     kept_of, separator, group = value.partition(":") if isinstance(value, str) else ("", "", "")
     if not (separator and kept_of.isdecimal() and group.isdecimal()):
@@ -143,7 +152,7 @@ def _pattern(name: str, value: Any) -> str:
 
 def _job(settings: Settings, fold: int, method: str, target: float | str | None) -> train_settings.Job:
     """Returns the training of a case."""
-    options = {name: value for name, value in settings.options.items() if name != "learner"}
+    options = {name: value for name, value in settings.options.items() if name not in ("learner", "swaps")}
     learner = dict(settings.options["learner"])
     sparsity = {"name": "none", "cycles": None, "density": None, "settled": learner.pop("settled")}
     if method == "n_m":
@@ -188,21 +197,28 @@ def _case(
             errors.append(figures["proxy_error"])
 
     trainer.run(note, lambda _: {}, None)
-    test = evaluate(trainer.model, job.splits.test, arch, job.evaluated_images)
-    cycles = test.report.cycles
+    model = trainer.model
+    test = evaluate(model, job.splits.test, arch, job.evaluated_images)
+    unordered = test.report.cycles
+    seen = job.splits.train.images
+    if settings.swaps:
+        images = seen[: settings.options["calibration_images"]]
+        model = reorder(model, channels_of(model.network), images, arch, settings.swaps).model
+        test = evaluate(model, job.splits.test, arch, job.evaluated_images)
     name = f"fold{fold}-{method}" + ("" if target is None else f"-{target}".replace(":", "of"))
     saved = [dataclasses.replace(layer, activations=layer.activations[:_SAVED_IMAGES]) for layer in test.layers]
     (directory / "masks").mkdir(exist_ok=True)
     write_whole(directory / "masks" / f"{name}.npz", lambda file: write_npz(file, saved))
-    adjusted_on = trainer.model.trace(job.splits.train.images[: settings.options["exact_images"]])
+    adjusted_on = model.trace(seen[: settings.options["exact_images"]])
     return Case(
         method,
         target,
         fold,
         test.accuracy,
-        evaluate(trainer.model, job.splits.validation, arch, 1).accuracy,
+        evaluate(model, job.splits.validation, arch, 1).accuracy,
         "".join(map(str, test.correct.astype(int))),
-        cycles.tolist(),
+        test.report.cycles.tolist(),
+        unordered.tolist(),
         test.summary()["dense_cycles"],
         float(simulate(adjusted_on, arch).cycles.mean()),
         errors[-1] if errors else None,

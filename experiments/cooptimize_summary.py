@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
 import numpy as np
 from rich.table import Table
 
+from experiments import command, provenance
 from experiments.cooptimize_cases import Case
 from phantom_jax.comparison.summary import new_table
 from phantom_jax.frontier import DENSE, at_equal_accuracy, ratios
@@ -29,7 +31,7 @@ _MARKERS = dict(zip(_COLORS, "osD^vP", strict=True))
 class Summary:
     """Rows of what was found; means are over folds, and spreads their standard deviation over them."""
 
-    points: list[dict[str, Any]]  # by method and target
+    points: list[dict[str, Any]]  # by method and target; gains by ordering channels are shares of the cycles
     equal_accuracy: list[dict[str, Any]]  # by method, at the dense network's accuracy minus the loss
     layers: list[dict[str, Any]]  # by method, target and layer
     loss: float
@@ -70,15 +72,36 @@ def summarize(cases: Sequence[Case], loss: float, resamples: int) -> Summary:
     return Summary(points, equal, layers, loss)
 
 
+def write(summary: Summary, options: Mapping[str, Any], directory: pathlib.Path) -> dict[str, Any]:
+    """Writes `results.json` and `results.csv`, and returns what the first holds.
+
+    Args:
+        summary: What was found.
+        options: Of the job, as plain values.
+        directory: Where they go.
+    """
+    results = {
+        "schema_version": 1,
+        "settings": options,
+        **provenance.collect(),
+        "points": summary.points,
+        "equal_accuracy": summary.equal_accuracy,
+        "layers": summary.layers,
+    }
+    command.write_json(directory / "results.json", results)
+    command.write_csv(directory / "results.csv", summary.points)
+    return results
+
+
 def tables(summary: Summary) -> list[Table]:
     """Returns tables of points and of what is needed at equal accuracy."""
     of_points = new_table(
         "Accuracy and exact cycles on test folds",
         "means over folds, with the standard deviation over them. share: of the cycles of the same mesh and mapping "
-        "without skipping. predicted: how far the mean cycles of the final masks on training images, those that they "
+        "without skipping. ordering: cycles saved by the order of channels. predicted: how far the mean cycles of the final masks on training images, those that they "
         "are adjusted on, are off the mean on test images. proxy: its error against masks that it draws, at the end.",
         ["method", "target"],
-        ["accuracy", "validation", "weights", "share", "speed-up", "predicted", "proxy"],
+        ["accuracy", "validation", "weights", "share", "speed-up", "ordering", "predicted", "proxy"],
     )
     for row in summary.points:
         of_points.add_row(
@@ -89,6 +112,7 @@ def tables(summary: Summary) -> list[Table]:
             f"{row['weights']:.3f}",
             f"{row['cycle_share']:.4f} ± {row['cycle_share_spread']:.4f}",
             f"{1 / row['cycle_share']:.2f}x",
+            _percent(row["ordering_gain"] or None),
             _percent(row["predicted_error"]),
             _percent(row["proxy_error"]),
         )
@@ -191,6 +215,7 @@ def _point(group: Sequence[Case]) -> dict[str, Any]:
         "validation_accuracy": float(np.mean([case.validation_accuracy for case in group])),
         "weights": _kept(group),
         "cycle_share": float(np.mean(shares)),
+        "ordering_gain": 1 - float(np.mean([np.sum(case.cycles) / np.sum(case.unordered_cycles) for case in group])),
         "cycle_share_spread": float(np.std(shares)),
         "predicted_error": float(np.mean(predictions)),
         "proxy_error": float(np.mean(errors)) if errors else None,
