@@ -1,8 +1,8 @@
 """The co-optimization job: methods that make a network sparse, compared at equal accuracy in exact cycles.
 
-`python -m experiments.cooptimize data=digits points.cycle_aware=[0.1,0.05]`; the last line printed is the output directory.
-Started again with `hydra.run.dir=` that directory, the job trains only what is missing there. With `--multirun` over
-folds, jobs share the work, and `experiments.cooptimize_folds` puts their cases together.
+`python -m experiments.cooptimize data=digits points.cycle_aware=[0.1,0.05]`; the last line printed is the output
+directory. Started again with `hydra.run.dir=` that directory, the job trains only what is missing there. With
+`--multirun` over folds, jobs share the work, and `experiments.cooptimize_folds` puts their cases together.
 """
 
 from typing import Any
