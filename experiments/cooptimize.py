@@ -11,10 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import schema
 from experiments import command
+from experiments.once import once
 
 
 @hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="cooptimize")
 @command.job
+@once
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
@@ -37,20 +39,19 @@ def main(config: DictConfig) -> None:
         summary = cooptimize_summary.summarize(cases, settings.loss, settings.resamples)
         results = {
             "schema_version": 1,
-            "settings": options,
-            **provenance.collect(),
+            **provenance.collect(config),
             "points": summary.points,
             "equal_accuracy": summary.equal_accuracy,
             "layers": summary.layers,
         }
-        command.write_json(directory / "results.json", results)
         command.write_csv(directory / "results.csv", summary.points)
         for name in ("points", "equal_accuracy", "layers"):
             tracker.table(name, results[name])
         tracker.summarize({f"{row['method']}/ratio": row["ratio"] for row in summary.equal_accuracy})
-        tracker.artifact("results", directory / "results.json", "results")
         for name, figure in cooptimize_summary.figures(summary).items():
             tracker.figure(name, save(figure, directory / name))
+        command.write_json(directory / "results.json", results)
+        tracker.artifact("results", directory / "results.json", "results")
         print_tables(cooptimize_summary.tables(summary))
     print(directory, flush=True)
 

@@ -58,7 +58,8 @@ def main(config: DictConfig) -> tuple[float, float]:
                 "multipliers": arch.multipliers,
                 "utilization": report.utilization,
             }
-            results = {"schema_version": 1, "settings": settings, **provenance.collect(), **found, "parts": parts}
+            made = {**provenance.collect(config), "settings": settings}
+            results = {"schema_version": 1, **made, **found, "parts": parts}
             tracker.summarize(found)
             command.write_json(directory / "results.json", results)
     print(

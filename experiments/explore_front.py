@@ -26,6 +26,7 @@ class Front(Callback):
         sweeper = config.hydra.sweeper
         if sweeper.get("storage") is None:
             return
+        command.prepare_sweep(config)
         pathlib.Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         with flag_override(config, ["readonly", "struct"], False):
             if sweeper.study_name is None:

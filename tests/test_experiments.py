@@ -69,7 +69,9 @@ def test_prints_tables_and_writes_results(tmp_path: pathlib.Path, masks: pathlib
     assert results["workload"] == {"name": "masks", "path": "masks.npz", "sha256": digest, "images": 2}
     assert results["seed"] is None
     assert results["versions"]["numpy"] == np.__version__
-    assert set(results) == {*expected, "schema_version", "workload", "seed", "versions", "git_revision", "git_modified"}
+    assert (results["settings"]["arch"]["rows"], results["inputs"]) == (5, {"workload.path.sha256": digest})
+    made = ("settings", "inputs", "versions", "git_revision", "git_modified")
+    assert set(results) == {*expected, "schema_version", "workload", "seed", *made}
 
 
 def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
