@@ -25,8 +25,8 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 # Runtime errors: no such backend of JAX, or no memory on it. Import errors: an extra that is not installed.
 _USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, RuntimeError, HydraException, OmegaConfBaseException)
 # Of Hydra's plugins.
-_EXTRAS = {"optuna": "sweep", "joblib": "sweep", "ray": "cluster", "submitit": "cluster"}
-_PLUGIN = re.compile(rf"(?:hydra/(?:launcher|sweeper)/|hydra_plugins\.hydra_)({'|'.join(_EXTRAS)})")
+_EXTRAS = {"optuna": "sweep", "joblib": "sweep"} | dict.fromkeys(("ray", "submitit_local", "submitit_slurm"), "cluster")
+_PLUGIN = re.compile(r"Could not find 'hydra/(?:launcher|sweeper)/(\w+)'")
 
 
 class JobFailedError(HydraException):
@@ -217,8 +217,8 @@ def _tell(error: BaseException) -> None:
         lines.append(str(error.__cause__))
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         lines.append(str(error.__cause__))
-    if plugin := _PLUGIN.search(lines[0]):
-        extra = _EXTRAS[plugin[1]]
+    plugin = _PLUGIN.search(lines[0])
+    if plugin and (extra := _EXTRAS.get(plugin[1])):
         lines.append(f"It comes with the extra {extra}: pip install phantom-jax[{extra}]")
     print(f"Error: {os.linesep.join(lines)}", file=sys.stderr)
     print(f"({_FULL_ERROR}=1 shows where it was raised.)", file=sys.stderr)

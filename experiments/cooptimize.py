@@ -31,7 +31,7 @@ def main(config: DictConfig) -> None:
     settings = cooptimize_cases.read_settings(options)
     directory = command.output_directory()
     path = directory / "cases.jsonl"
-    known = cooptimize_cases.resume(path, settings, arch)
+    known = cooptimize_cases.resume(path, settings, arch, provenance.inputs(config))
     planned = list(cooptimize_cases.plan(settings, arch, directory))
 
     with tracked(config, "cooptimize") as tracker:

@@ -45,7 +45,7 @@ def main(config: DictConfig) -> tuple[float, float]:
         arch = dataclasses.replace(arch, cols=budget // arch.multipliers)
     directory = command.output_directory()
     settings = {name: value for name, value in options.items() if name != "tracking"}
-    settings |= {"arch": dataclasses.asdict(arch), "phantom_jax": phantom_jax.__version__}
+    settings |= {"arch": dataclasses.asdict(arch), "phantom_jax": phantom_jax.__version__, **provenance.inputs(config)}
 
     found = _known(directory / "results.json", settings)
     if found is None:

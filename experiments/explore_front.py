@@ -74,9 +74,12 @@ class Front(Callback):
 
 def _digest(config: DictConfig) -> str:
     """Returns a digest of what trials have in common, so that only those of like options are compared."""
+    from experiments import provenance
+
     shared = {
         **{name: OmegaConf.to_container(config[name]) for name in ("arch", "workload")},
         **{name: config[name] for name in ("multipliers", "seed")},
+        **provenance.inputs(config),
         "overrides": sorted(o for o in config.hydra.overrides.task if not o.startswith("tracking")),
     }
     return hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:12]

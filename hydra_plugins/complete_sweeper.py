@@ -50,8 +50,8 @@ def _tell(failed: Sequence[JobReturn], jobs: int) -> None:
     print(f"{len(failed)} of {jobs} jobs failed:", file=sys.stderr)
     for job in failed:
         assert job.hydra_cfg is not None
-        overrides = " ".join(job.overrides or ())
-        print(f"  #{job.hydra_cfg.hydra.job.num} {overrides}: {command.text_of(job._return_value)}", file=sys.stderr)
+        overrides, error = " ".join(job.overrides or ()), command.text_of(job._return_value).splitlines()[0]
+        print(f"  #{job.hydra_cfg.hydra.job.num} {overrides}: {error}", file=sys.stderr)
     print(
         f"The same command with hydra.sweep.dir={failed[0].hydra_cfg.hydra.sweep.dir} runs these alone.",
         file=sys.stderr,

@@ -98,7 +98,9 @@ def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
     for name in ("phases", "test", "layers"):
         assert found[name] == wanted[name]
 
-    other = jobs.run("train", above, *FAST, "resume=true", f"hydra.run.dir={run}", "arch.rows=3", "seed=1")
+    # A job of a sweep goes on without being told to, so it refuses likewise.
+    sweep = ("--multirun", *FAST, "hydra.sweep.dir=.", f"hydra.sweep.subdir={run}")
+    other = jobs.run("train", above, *sweep, "arch.rows=3", "seed=1")
     assert other.returncode == 1
     assert "another configuration: arch.rows was 7, now 3; seed was 0, now 1" in other.stderr
     for path in (directory / "checkpoints").rglob("manifest.ocdbt"):
