@@ -31,6 +31,7 @@ def main(config: DictConfig) -> None:
     arch = Phantom2D(**command.options(config, "arch"))
     options: Any = OmegaConf.to_container(config, throw_on_missing=True)
     settings = compare_cases.read_settings(options)
+    made = provenance.collect(config)
     directory = command.output_directory()
     path = directory / "cases.jsonl"
     known = compare_cases.resume(path, settings, arch)
@@ -43,7 +44,7 @@ def main(config: DictConfig) -> None:
         ratios, variants = ratio_rows(runs), ablation(runs)
         results = {
             "schema_version": 1,
-            **provenance.collect(config),
+            **made,
             "architecture": dataclasses.asdict(arch),
             "notes": compare_cases.notes(settings),
             "paper": PAPER_RATIOS,

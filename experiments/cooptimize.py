@@ -29,9 +29,10 @@ def main(config: DictConfig) -> None:
     arch = Phantom2D(**command.options(config, "arch"))
     options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     settings = cooptimize_cases.read_settings(options)
+    made = provenance.collect(config)  # before anything that was read can change
     directory = command.output_directory()
     path = directory / "cases.jsonl"
-    known = cooptimize_cases.resume(path, settings, arch, provenance.inputs(config))
+    known = cooptimize_cases.resume(path, settings, arch, made["inputs"])
     planned = list(cooptimize_cases.plan(settings, arch, directory))
 
     with tracked(config, "cooptimize") as tracker:
@@ -39,7 +40,7 @@ def main(config: DictConfig) -> None:
         summary = cooptimize_summary.summarize(cases, settings.loss, settings.resamples)
         results = {
             "schema_version": 1,
-            **provenance.collect(config),
+            **made,
             "points": summary.points,
             "equal_accuracy": summary.equal_accuracy,
             "layers": summary.layers,

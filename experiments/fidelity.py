@@ -32,6 +32,7 @@ def main(config: DictConfig) -> None:
     options: Any = OmegaConf.to_container(config, throw_on_missing=True)
     settings = fidelity_cases.read_settings(options)
     layers, masks = fidelity_cases.load_layers(settings)
+    made = provenance.collect(config)  # before anything that was read can change
     directory = command.output_directory()
     path = directory / "cases.jsonl"
     known = fidelity_cases.resume(path, settings, arch, masks)
@@ -47,7 +48,7 @@ def main(config: DictConfig) -> None:
         summary, rows = summarize(cases), [fidelity_cases.to_dict(case) for case in cases]
         results = {
             "schema_version": 1,
-            **provenance.collect(config),
+            **made,
             "architecture": fidelity_cases.architecture(arch),
             "masks": None if masks is None else masks.provenance(),
             "summary": summary,

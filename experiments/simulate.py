@@ -36,6 +36,7 @@ def main(config: DictConfig) -> None:
 
     arch = Phantom2D(**command.options(config, "arch"))
     workload = load_workload(config)
+    made = provenance.collect(config)  # before anything that was read can change
     if config.figures.layer is not None:
         one_of("figures.layer", config.figures.layer, tuple(workload.names))
 
@@ -47,7 +48,7 @@ def main(config: DictConfig) -> None:
 
         results = {
             "schema_version": 1,
-            **provenance.collect(config),
+            **made,
             "workload": workload.provenance(),
             "seed": workload.seed,
             **report.to_dict(),

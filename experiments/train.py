@@ -44,6 +44,7 @@ def main(config: DictConfig) -> None:
     arch = Phantom2D(**command.options(config, "arch"))
     options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     job = train_settings.read(options)
+    made = provenance.collect(config)  # before anything that was read can change
     directory = _directory(job)
     checkpoints = Checkpoints(directory / "checkpoints", job.identity)
     found = _found(checkpoints, job)
@@ -60,7 +61,7 @@ def main(config: DictConfig) -> None:
         rows = [{"phase": phase, **figures} for phase, figures in trainer.evaluations.items()]
         results = {
             "schema_version": 1,
-            **provenance.collect(config),
+            **made,
             "data_sha256": job.identity["data_sha256"],
             "phases": rows,
             "test": evaluation.summary(),

@@ -31,6 +31,7 @@ def main(config: DictConfig) -> None:
 
     command.check_names({str(name): value for name, value in config.items()}, ("size", "seed"), ("tracking",))
     seed = integer("seed", config.seed, minimum=0, maximum=2**64 - 1)
+    made = provenance.collect(config)
     planned = list(validation.checks(config.size, seed))
     directory, found = command.output_directory(), []
     with tracked(config, "validate") as tracker:
@@ -38,7 +39,7 @@ def main(config: DictConfig) -> None:
             for measure in bar.track(planned, description="Validating"):
                 found += measure()
         rows = [{**dataclasses.asdict(check), "deviation": check.deviation} for check in found]
-        results = {"schema_version": 1, **provenance.collect(config), "size": config.size, "seed": seed, "checks": rows}
+        results = {"schema_version": 1, **made, "size": config.size, "seed": seed, "checks": rows}
         command.write_csv(directory / "results.csv", rows)
         tracker.table("checks", rows)
         deviations = [abs(check.deviation) for check in found if check.deviation is not None]
