@@ -8,27 +8,36 @@ import json
 import logging
 import os
 import pathlib
+import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG_PATH = str(pathlib.Path(__file__).resolve().parent.parent / "conf")
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 # Runtime errors: no such backend of JAX, or no memory on it. Import errors: an extra that is not installed.
 _USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, RuntimeError, HydraException, OmegaConfBaseException)
+# Of Hydra's plugins.
+_EXTRAS = {"optuna": "sweep", "joblib": "sweep"} | dict.fromkeys(("ray", "submitit_local", "submitit_slurm"), "cluster")
+_PLUGIN = re.compile(r"Could not find 'hydra/(?:launcher|sweeper)/(\w+)'")
 
 
 class JobFailedError(HydraException):
-    """A job ended in an error that its user has been told."""
+    """A job ended in an error that its user has been told; launchers bring it back from other processes."""
 
 
 def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """Wraps the body of a job, so that a user's mistake is told at once, also in the middle of a multirun."""
+    """Wraps the body of a job, so that an error is told at once, also in the middle of a multirun.
+
+    It runs in the directory where the command was typed, wherever a launcher put it.
+    """
 
     @functools.wraps(function)
     def wrapped(config: DictConfig) -> Any:
@@ -36,12 +45,17 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         for name in ("jax._src.xla_bridge", "absl"):
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
+            os.chdir(HydraConfig.get().runtime.cwd)
             return function(config)
-        except _USER_ERRORS as error:
-            if _FULL_ERROR_WANTED:
+        except Exception as error:
+            is_mistake = isinstance(error, _USER_ERRORS)
+            if _FULL_ERROR_WANTED or not (is_mistake or in_multirun()):
                 raise
-            _tell(error)
-            raise JobFailedError from error
+            if is_mistake:
+                _tell(error)
+            else:  # a traceback does not come back from other processes
+                traceback.print_exc()
+            raise JobFailedError(text_of(error)) from error
 
     return wrapped
 
@@ -52,6 +66,7 @@ def run(main: Callable[[], Any]) -> None:
     Hydra itself prints a traceback where, say, the output directory cannot be made; it hands errors over only if it
     is asked for full ones.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports its use over the network
     if _FULL_ERROR_WANTED:
         main()
         return
@@ -76,6 +91,34 @@ def run(main: Callable[[], Any]) -> None:
         sys.exit(130)
     finally:
         os.environ.pop(_FULL_ERROR, None)
+
+
+def in_multirun() -> bool:
+    """Returns whether the running job is one of a sweep."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def prepare_sweep(config: DictConfig) -> None:
+    """Makes the configuration of a sweep fit for any launcher.
+
+    Its directory becomes absolute, since workers of a cluster may run in another one than the command. Ray starts no
+    dashboard, and is given no size of its object store, in which jobs put nothing and which a running cluster refuses.
+    """
+    directory = os.path.abspath(config.hydra.sweep.dir)
+    quoted = directory.replace("'", r"\'")
+    with flag_override(config, ["readonly", "struct"], False):
+        config.hydra.sweep.dir = directory
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # of which launchers compose each job
+        if "ray" in config.hydra.launcher:
+            ray = config.hydra.launcher.ray
+            ray.init = {"include_dashboard": False, "object_store_memory": None, **ray.init}
+
+
+def text_of(error: BaseException) -> str:
+    """Returns what an error says, with its kind where that is not a mistake of the user."""
+    if isinstance(error, _USER_ERRORS) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def options(config: DictConfig, group: str) -> dict[str, Any]:
@@ -169,10 +212,13 @@ _FULL_ERROR_WANTED = os.environ.get(_FULL_ERROR) == "1"
 
 def _tell(error: BaseException) -> None:
     """Prints an error for people: what is wrong, and how to see where."""
-    lines = [str(error) or type(error).__name__]
+    lines = [text_of(error)]
     if isinstance(error.__cause__, OSError):
         lines.append(str(error.__cause__))
     if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
         lines.append(str(error.__cause__))
+    plugin = _PLUGIN.search(lines[0])
+    if plugin and (extra := _EXTRAS.get(plugin[1])):
+        lines.append(f"It comes with the extra {extra}: pip install phantom-jax[{extra}]")
     print(f"Error: {os.linesep.join(lines)}", file=sys.stderr)
     print(f"({_FULL_ERROR}=1 shows where it was raised.)", file=sys.stderr)

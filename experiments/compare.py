@@ -12,10 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import schema
 from experiments import command
+from experiments.once import once
 
 
 @hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="compare")
 @command.job
+@once
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
@@ -29,6 +31,7 @@ def main(config: DictConfig) -> None:
     arch = Phantom2D(**command.options(config, "arch"))
     options: Any = OmegaConf.to_container(config, throw_on_missing=True)
     settings = compare_cases.read_settings(options)
+    made = provenance.collect(config)
     directory = command.output_directory()
     path = directory / "cases.jsonl"
     known = compare_cases.resume(path, settings, arch)
@@ -41,9 +44,8 @@ def main(config: DictConfig) -> None:
         ratios, variants = ratio_rows(runs), ablation(runs)
         results = {
             "schema_version": 1,
-            "settings": dataclasses.asdict(settings),
+            **made,
             "architecture": dataclasses.asdict(arch),
-            **provenance.collect(),
             "notes": compare_cases.notes(settings),
             "paper": PAPER_RATIOS,
             "ratios": ratios,
@@ -51,15 +53,15 @@ def main(config: DictConfig) -> None:
             "cases": [compare_cases.to_dict(case) for case in cases],
         }
         command.write_csv(directory / "results.csv", ratios)
-        command.write_json(directory / "results.json", results)
         tracker.table("ratios", ratios)
         tracker.table("ablation", variants)
         tracker.summarize(
             {"/".join(row[name] for name in ("rival", "size", "network", "masks")): row["all"] for row in ratios}
         )
-        tracker.artifact("results", directory / "results.json", "results")
         for name, figure in comparison_plotting.figures(runs, points, variants).items():
             tracker.figure(name, save(figure, directory / name))
+        command.write_json(directory / "results.json", results)
+        tracker.artifact("results", directory / "results.json", "results")
 
         command.tell(results["notes"])
         print_tables(tables(ratios, variants))

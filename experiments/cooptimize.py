@@ -12,14 +12,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import schema
 from experiments import command
+from experiments.once import once
 
 
 @hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="cooptimize")
 @command.job
+@once
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
-    from experiments import cooptimize_cases, cooptimize_summary, kept
+    from experiments import cooptimize_cases, cooptimize_summary, kept, provenance
     from experiments.figures import save
     from experiments.tracked import tracked
     from phantom_jax import Phantom2D
@@ -28,21 +30,24 @@ def main(config: DictConfig) -> None:
     arch = Phantom2D(**command.options(config, "arch"))
     options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     settings = cooptimize_cases.read_settings(options)
+    made = provenance.collect(config)  # before anything that was read can change
     directory = command.output_directory()
     path = directory / "cases.jsonl"
-    known = cooptimize_cases.resume(path, settings, arch)
+    known = cooptimize_cases.resume(path, settings, arch, made["inputs"])
     planned = list(cooptimize_cases.plan(settings, arch, directory))
 
     with tracked(config, "cooptimize") as tracker:
         cases = kept.collect(path, planned, known, vars, lambda key: f"fold {key[0]}, {key[1]} {key[2] or ''}")
         summary = cooptimize_summary.summarize(cases, settings.loss, settings.resamples)
-        results = cooptimize_summary.write(summary, options, directory)
+        results = cooptimize_summary.results(made, summary)
+        command.write_csv(directory / "results.csv", summary.points)
         for name in ("points", "equal_accuracy", "layers"):
             tracker.table(name, results[name])
         tracker.summarize({f"{row['method']}/ratio": row["ratio"] for row in summary.equal_accuracy})
-        tracker.artifact("results", directory / "results.json", "results")
         for name, figure in cooptimize_summary.figures(summary).items():
             tracker.figure(name, save(figure, directory / name))
+        command.write_json(directory / "results.json", results)
+        tracker.artifact("results", directory / "results.json", "results")
         print_tables(cooptimize_summary.tables(summary))
     print(directory, flush=True)
 

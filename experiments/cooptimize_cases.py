@@ -121,8 +121,14 @@ def plan(settings: Settings, arch: Phantom2D, directory: pathlib.Path) -> Iterat
             )
 
 
-def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D) -> dict[kept.Key, Case]:
+def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D, inputs: Mapping[str, str]) -> dict[kept.Key, Case]:
     """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
+
+    Args:
+        path: The file.
+        settings: Of the job.
+        arch: The accelerator.
+        inputs: Digests of the files that the job reads.
 
     Raises:
         ValueError: See `kept.resume`.
@@ -130,6 +136,7 @@ def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D) -> dict[kept
     how = {
         **{f"arch.{name}": value for name, value in dataclasses.asdict(arch).items()},
         **{name: value for name, value in settings.options.items() if name != "arch"},
+        **inputs,
         "phantom_jax": phantom_jax.__version__,
     }
     return {(case.fold, case.method, case.target): case for case in kept.resume(path, how, lambda r: Case(**r))}

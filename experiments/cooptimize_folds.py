@@ -14,31 +14,38 @@ class Folds(Callback):
     """Summarizes all folds at the end of a multirun, in its directory."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Writes tables and figures as a job does, if jobs differ in folds alone and all are done."""
+        """Writes tables and figures as a job does, if jobs differ in folds alone."""
         from experiments import cooptimize_cases, cooptimize_summary
         from experiments.figures import save
         from phantom_jax import Phantom2D
         from phantom_jax.report import print_tables
 
         directory = pathlib.Path(config.hydra.sweep.dir)
-        jobs = sorted(path.parent for path in directory.glob("*/cases.jsonl"))
-        missing = [job.name for job in jobs if not (job / "results.json").exists()]
-        if missing or not jobs:
-            command.tell([f"no summary of all folds: {', '.join(missing) or 'all'} not done."])
-            return
-        options = [json.loads((job / "results.json").read_text())["settings"] for job in jobs]
-        alike = [{name: value for name, value in of.items() if name not in ("folds", "tracking")} for of in options]
-        if any(of != alike[0] for of in alike):
+        jobs = sorted(path.parent for path in directory.glob("*/results.json"))
+        made = [_made(json.loads((job / "results.json").read_text())) for job in jobs]
+        if any(_shared(of) != _shared(made[0]) for of in made):
             command.tell(["no summary of all folds: jobs differ in more than folds; each has its own."])
             return
-        settings = cooptimize_cases.read_settings(options[0])
-        arch = Phantom2D(**options[0]["arch"])
+        settings = cooptimize_cases.read_settings(made[0]["settings"])
+        arch = Phantom2D(**made[0]["settings"]["arch"])
         cases = {}
         for job in jobs:
-            cases |= cooptimize_cases.resume(job / "cases.jsonl", settings, arch)
+            cases |= cooptimize_cases.resume(job / "cases.jsonl", settings, arch, made[0]["inputs"])
         summary = cooptimize_summary.summarize(list(cases.values()), settings.loss, settings.resamples)
-        cooptimize_summary.write(summary, options[0] | {"folds": sorted({key[0] for key in cases})}, directory)
+        made[0]["settings"]["folds"] = sorted({fold for fold, _, _ in cases})
+        command.write_json(directory / "results.json", cooptimize_summary.results(made[0], summary))
+        command.write_csv(directory / "results.csv", summary.points)
         for name, figure in cooptimize_summary.figures(summary).items():
             save(figure, directory / name)
         print_tables(cooptimize_summary.tables(summary))
         print(directory, flush=True)
+
+
+def _made(results: dict[str, Any]) -> dict[str, Any]:
+    return {name: results[name] for name in ("settings", "inputs", "versions", "git_revision", "git_modified")}
+
+
+def _shared(made: dict[str, Any]) -> dict[str, Any]:
+    """Returns what jobs that differ in folds have in common."""
+    settings = {name: value for name, value in made["settings"].items() if name not in ("folds", "tracking")}
+    return {"settings": settings, "inputs": made["inputs"], "phantom_jax": made["versions"]["phantom_jax"]}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ import matplotlib.figure
 import numpy as np
 from rich.table import Table
 
-from experiments import command, provenance
 from experiments.cooptimize_cases import Case
 from phantom_jax.comparison.summary import new_table
 from phantom_jax.frontier import DENSE, at_equal_accuracy, ratios
@@ -72,25 +70,15 @@ def summarize(cases: Sequence[Case], loss: float, resamples: int) -> Summary:
     return Summary(points, equal, layers, loss)
 
 
-def write(summary: Summary, options: Mapping[str, Any], directory: pathlib.Path) -> dict[str, Any]:
-    """Writes `results.json` and `results.csv`, and returns what the first holds.
+def results(made: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
+    """Returns what `results.json` holds.
 
     Args:
+        made: What made the results; see `experiments.provenance`.
         summary: What was found.
-        options: Of the job, as plain values.
-        directory: Where they go.
     """
-    results = {
-        "schema_version": 1,
-        "settings": options,
-        **provenance.collect(),
-        "points": summary.points,
-        "equal_accuracy": summary.equal_accuracy,
-        "layers": summary.layers,
-    }
-    command.write_json(directory / "results.json", results)
-    command.write_csv(directory / "results.csv", summary.points)
-    return results
+    rows = {"points": summary.points, "equal_accuracy": summary.equal_accuracy, "layers": summary.layers}
+    return {"schema_version": 1, **made, **rows}
 
 
 def tables(summary: Summary) -> list[Table]:

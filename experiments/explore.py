@@ -45,7 +45,7 @@ def main(config: DictConfig) -> tuple[float, float]:
         arch = dataclasses.replace(arch, cols=budget // arch.multipliers)
     directory = command.output_directory()
     settings = {name: value for name, value in options.items() if name != "tracking"}
-    settings |= {"arch": dataclasses.asdict(arch), "phantom_jax": phantom_jax.__version__}
+    settings |= {"arch": dataclasses.asdict(arch), "phantom_jax": phantom_jax.__version__, **provenance.inputs(config)}
 
     found = _known(directory / "results.json", settings)
     if found is None:
@@ -58,7 +58,8 @@ def main(config: DictConfig) -> tuple[float, float]:
                 "multipliers": arch.multipliers,
                 "utilization": report.utilization,
             }
-            results = {"schema_version": 1, "settings": settings, **provenance.collect(), **found, "parts": parts}
+            made = {**provenance.collect(config), "settings": settings}
+            results = {"schema_version": 1, **made, **found, "parts": parts}
             tracker.summarize(found)
             command.write_json(directory / "results.json", results)
     print(

@@ -26,6 +26,7 @@ class Front(Callback):
         sweeper = config.hydra.sweeper
         if sweeper.get("storage") is None:
             return
+        command.prepare_sweep(config)
         pathlib.Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         with flag_override(config, ["readonly", "struct"], False):
             if sweeper.study_name is None:
@@ -73,9 +74,12 @@ class Front(Callback):
 
 def _digest(config: DictConfig) -> str:
     """Returns a digest of what trials have in common, so that only those of like options are compared."""
+    from experiments import provenance
+
     shared = {
         **{name: OmegaConf.to_container(config[name]) for name in ("arch", "workload")},
         **{name: config[name] for name in ("multipliers", "seed")},
+        **provenance.inputs(config),
         "overrides": sorted(o for o in config.hydra.overrides.task if not o.startswith("tracking")),
     }
     return hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -4,7 +4,6 @@
 with `hydra.run.dir=` that directory, the job measures only what is missing there.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import schema
 from experiments import command
+from experiments.once import once
 
 
 @hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="fidelity")
 @command.job
+@once
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
@@ -31,6 +32,7 @@ def main(config: DictConfig) -> None:
     options: Any = OmegaConf.to_container(config, throw_on_missing=True)
     settings = fidelity_cases.read_settings(options)
     layers, masks = fidelity_cases.load_layers(settings)
+    made = provenance.collect(config)  # before anything that was read can change
     directory = command.output_directory()
     path = directory / "cases.jsonl"
     known = fidelity_cases.resume(path, settings, arch, masks)
@@ -46,22 +48,21 @@ def main(config: DictConfig) -> None:
         summary, rows = summarize(cases), [fidelity_cases.to_dict(case) for case in cases]
         results = {
             "schema_version": 1,
-            "settings": dataclasses.asdict(settings),
+            **made,
             "architecture": fidelity_cases.architecture(arch),
             "masks": None if masks is None else masks.provenance(),
-            **provenance.collect(),
             "summary": summary,
             "cases": rows,
         }
         if errors := [row for row in rows if row["study"] == ErrorCase.study]:
             command.write_csv(directory / "results.csv", errors)
-        command.write_json(directory / "results.json", results)
         for study, found in summary.items():
             tracker.table(study, found)
         tracker.summarize(totals(summary))
-        tracker.artifact("results", directory / "results.json", "results")
         for name, figure in fidelity_plotting.figures(cases).items():
             tracker.figure(name, save(figure, directory / name))
+        command.write_json(directory / "results.json", results)
+        tracker.artifact("results", directory / "results.json", "results")
 
         command.tell(masks.notes if masks else ())
         print_tables(tables(summary))

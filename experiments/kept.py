@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from experiments import command
 from phantom_jax.files import write_whole
 
 Case = TypeVar("Case")
@@ -52,29 +53,45 @@ def collect(
 ) -> list[Case]:
     """Returns all cases that are planned, in order; measures and keeps those that are not known, with a progress bar.
 
+    A case that fails does not keep others from being measured.
+
     Args:
         path: The file, as `resume` left it.
         planned: Keys of cases, and what measures them.
         known: Cases that `resume` found.
         record: Makes a case's record.
         describe: What the progress bar says of a key.
+
+    Raises:
+        ValueError: Cases failed.
     """
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress
 
-    cases = []
+    cases: list[Case] = []
+    failed: list[tuple[Key, Exception]] = []
     bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
     with path.open("a") as file, bar:
         task = bar.add_task("", total=len(planned))
         for key, measure in planned:
             bar.update(task, description=escape(describe(key)))
             case = known.get(key)
-            if case is None:
-                case = measure()
-                file.write(json.dumps(record(case), allow_nan=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            cases.append(case)
+            try:
+                found = measure() if case is None else case
+            except Exception as error:
+                failed.append((key, error))
+            else:
+                if case is None:
+                    file.write(json.dumps(record(found), allow_nan=False) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                cases.append(found)
             bar.advance(task)
+    if failed:
+        told = "".join(f"\n  {describe(key)}: {command.text_of(error)}" for key, error in failed)
+        raise ValueError(
+            f"{len(failed)} of {len(planned)} cases failed, so there is no summary. The others are kept in {path}, and "
+            f"the job measures only these if it is started again in this directory:{told}"
+        ) from failed[0][1]
     return cases

@@ -1,27 +1,57 @@
-"""What made a result: versions of the packages and of this repository."""
+"""What made a result: settings, files that were read, versions of the packages and of this repository."""
 
+import hashlib
 import importlib.metadata
 import pathlib
 import platform
 import subprocess
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 import phantom_jax
 
+_INPUTS = ("workload.path", "masks", "data.dir")  # options of jobs that name what they read
 _PACKAGES = ("jax", "jaxlib", "numpy", "hydra-core", "omegaconf")
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def collect() -> dict[str, Any]:
-    """Returns versions of Python and packages, and the git revision with whether files differ from it, if any."""
+def collect(config: DictConfig) -> dict[str, Any]:
+    """Returns what made a job's results, as plain values.
+
+    Args:
+        config: The whole configuration of the job.
+
+    Returns:
+        Its settings; a digest of each file or folder that they name; versions of Python and packages; the git revision
+        with whether files differ from it, if any.
+    """
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
+        "settings": OmegaConf.to_container(config, resolve=True, throw_on_missing=True),
+        "inputs": inputs(config),
         "versions": {"python": platform.python_version(), "phantom_jax": phantom_jax.__version__, **versions},
         "git_revision": _git("rev-parse", "HEAD"),
         "git_modified": None
         if (status := _git("status", "--porcelain", "--untracked-files=no")) is None
         else status != "",
     }
+
+
+def inputs(config: DictConfig) -> dict[str, str]:
+    """Returns a digest of each file or folder that a configuration names, by the option's name."""
+    named = {option: OmegaConf.select(config, option) for option in _INPUTS}
+    return {f"{option}.sha256": _digest(pathlib.Path(path)) for option, path in named.items() if isinstance(path, str)}
+
+
+def _digest(path: pathlib.Path) -> str:
+    """Returns a digest of a file, or of all files in a folder with their names."""
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(path)}\n{_digest(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def _git(*arguments: str) -> str | None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from conf import schema
 from experiments import command
+from experiments.once import once
 
 if TYPE_CHECKING:
     from phantom_jax import Report
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 @hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="simulate")
 @command.job
+@once
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
@@ -34,6 +36,7 @@ def main(config: DictConfig) -> None:
 
     arch = Phantom2D(**command.options(config, "arch"))
     workload = load_workload(config)
+    made = provenance.collect(config)  # before anything that was read can change
     if config.figures.layer is not None:
         one_of("figures.layer", config.figures.layer, tuple(workload.names))
 
@@ -45,16 +48,14 @@ def main(config: DictConfig) -> None:
 
         results = {
             "schema_version": 1,
+            **made,
             "workload": workload.provenance(),
             "seed": workload.seed,
-            **provenance.collect(),
             **report.to_dict(),
         }
         command.write_csv(directory / "results.csv", report.rows())
-        command.write_json(directory / "results.json", results)
         tracker.table("layers", report.rows())
         tracker.summarize(summary(report))
-        tracker.artifact("results", directory / "results.json", "results")
 
         command.tell(workload.notes)
         report.print(console)
@@ -62,6 +63,8 @@ def main(config: DictConfig) -> None:
             from experiments.figures import write_figures
 
             command.tell(write_figures(directory, report, workload, arch, config.figures.layer, tracker))
+        command.write_json(directory / "results.json", results)
+        tracker.artifact("results", directory / "results.json", "results")
     print(directory, flush=True)
 
 

@@ -4,7 +4,6 @@ import pathlib
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import command
@@ -33,9 +32,9 @@ def tracked(
     options = command.options(config, "tracking")
     backend = one_of("tracking.backend", options.pop("backend"), ("none", "wandb"))
     where = directory or command.output_directory()
-    group, hydra = options.pop("group", None), HydraConfig.get()
-    if group is None and hydra.mode == RunMode.MULTIRUN:
-        group = pathlib.Path(hydra.sweep.dir).name
+    group = options.pop("group", None)
+    if group is None and command.in_multirun():
+        group = pathlib.Path(HydraConfig.get().sweep.dir).name
     elif group is None and resume_after is not None:  # that of the sweep which it began in
         group = logged_group(where)
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

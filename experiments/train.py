@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import schema
 from experiments import command
+from experiments.once import once
 
 if TYPE_CHECKING:
     from experiments.train_settings import Job
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 @hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="train")
 @command.job
+@once
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
@@ -42,6 +44,7 @@ def main(config: DictConfig) -> None:
     arch = Phantom2D(**command.options(config, "arch"))
     options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     job = train_settings.read(options)
+    made = provenance.collect(config)  # before anything that was read can change
     directory = _directory(job)
     checkpoints = Checkpoints(directory / "checkpoints", job.identity)
     found = _found(checkpoints, job)
@@ -58,16 +61,14 @@ def main(config: DictConfig) -> None:
         rows = [{"phase": phase, **figures} for phase, figures in trainer.evaluations.items()]
         results = {
             "schema_version": 1,
-            "settings": options,
+            **made,
             "data_sha256": job.identity["data_sha256"],
-            **provenance.collect(),
             "phases": rows,
             "test": evaluation.summary(),
             "target_cycles": job.settings.cycles,
             **evaluation.report.to_dict(),
         }
         command.write_csv(directory / "results.csv", evaluation.report.rows())
-        command.write_json(directory / "results.json", results)
         saved = [
             dataclasses.replace(layer, activations=layer.activations[: job.saved_images]) for layer in evaluation.layers
         ]
@@ -75,7 +76,6 @@ def main(config: DictConfig) -> None:
         tracker.table("layers", evaluation.report.rows())
         tracker.table("phases", rows)
         tracker.summarize(evaluation.summary())
-        tracker.artifact("results", directory / "results.json", "results")
         tracker.artifact("masks", directory / "masks.npz", "masks")
         figures = {
             "stack": plotting.cycle_stack(evaluation.report),
@@ -83,6 +83,8 @@ def main(config: DictConfig) -> None:
         }
         for name, figure in figures.items():
             tracker.figure(name, save(figure, directory / name))
+        command.write_json(directory / "results.json", results)
+        tracker.artifact("results", directory / "results.json", "results")
 
     off = train_settings.off_target(job.settings, evaluation)
     if abs(off) > train_settings.CLOSE:
@@ -102,8 +104,8 @@ def _directory(job: "Job") -> pathlib.Path:
 
 
 def _found(checkpoints: "Checkpoints", job: "Job") -> tuple[list[Any], dict[str, Any]] | None:
-    """Returns the newest checkpoint, if the job is to go on from it."""
-    if job.resume is False:
+    """Returns the newest checkpoint, if the job is to go on from it, as one of a sweep always does."""
+    if job.resume is False and not command.in_multirun():
         if not checkpoints.is_empty:
             raise ValueError(
                 "the output directory holds checkpoints of an earlier run: resume=true goes on from them, another "
@@ -111,7 +113,7 @@ def _found(checkpoints: "Checkpoints", job: "Job") -> tuple[list[Any], dict[str,
             )
         return None
     found = checkpoints.restore(lambda note: command.tell([note]))
-    if found is None:
+    if found is None and job.resume is not False:
         command.tell(["there is no checkpoint to go on from, so training begins."])
     return found
 

@@ -11,10 +11,12 @@ from omegaconf import DictConfig
 
 from conf import schema
 from experiments import command
+from experiments.once import once
 
 
 @hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="validate")
 @command.job
+@once
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
@@ -29,6 +31,7 @@ def main(config: DictConfig) -> None:
 
     command.check_names({str(name): value for name, value in config.items()}, ("size", "seed"), ("tracking",))
     seed = integer("seed", config.seed, minimum=0, maximum=2**64 - 1)
+    made = provenance.collect(config)
     planned = list(validation.checks(config.size, seed))
     directory, found = command.output_directory(), []
     with tracked(config, "validate") as tracker:
@@ -36,12 +39,12 @@ def main(config: DictConfig) -> None:
             for measure in bar.track(planned, description="Validating"):
                 found += measure()
         rows = [{**dataclasses.asdict(check), "deviation": check.deviation} for check in found]
-        results = {"schema_version": 1, "size": config.size, "seed": seed, **provenance.collect(), "checks": rows}
+        results = {"schema_version": 1, **made, "size": config.size, "seed": seed, "checks": rows}
         command.write_csv(directory / "results.csv", rows)
-        command.write_json(directory / "results.json", results)
         tracker.table("checks", rows)
         deviations = [abs(check.deviation) for check in found if check.deviation is not None]
         tracker.summarize({"checks": len(found), "median_of_absolute_deviations": statistics.median(deviations)})
+        command.write_json(directory / "results.json", results)
         tracker.artifact("results", directory / "results.json", "results")
         print_tables([validation.table(found)])
     print(directory, flush=True)

@@ -9,6 +9,13 @@ from collections.abc import Mapping
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+def job_of(preset: str) -> str:
+    """Returns the job that a preset of `conf/experiment` is for: that of the command in its first lines."""
+    lines = (ROOT / "conf" / "experiment" / f"{preset}.yaml").read_text().splitlines()
+    command = next(line for line in lines if "python -m experiments." in line)
+    return command.split("python -m experiments.")[1].split()[0]
+
+
 def run(
     job: str, directory: pathlib.Path, *overrides: str, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:

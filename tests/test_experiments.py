@@ -69,7 +69,9 @@ def test_prints_tables_and_writes_results(tmp_path: pathlib.Path, masks: pathlib
     assert results["workload"] == {"name": "masks", "path": "masks.npz", "sha256": digest, "images": 2}
     assert results["seed"] is None
     assert results["versions"]["numpy"] == np.__version__
-    assert set(results) == {*expected, "schema_version", "workload", "seed", "versions", "git_revision", "git_modified"}
+    assert (results["settings"]["arch"]["rows"], results["inputs"]) == (5, {"workload.path.sha256": digest})
+    made = ("settings", "inputs", "versions", "git_revision", "git_modified")
+    assert set(results) == {*expected, "schema_version", "workload", "seed", *made}
 
 
 def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
@@ -85,7 +87,8 @@ def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path) -> N
 def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
     done = run(tmp_path, "--multirun", "workload=npz", f"workload.path={masks}", "arch.rows=0,2")
     assert done.returncode == 1
-    assert "rows must be a positive integer, got 0." in done.stderr
+    assert "1 of 2 jobs failed:\n  #0 workload=npz" in done.stderr
+    assert "arch.rows=0 tracking=none: rows must be a positive integer, got 0.\n" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(list(tmp_path.glob("outputs/*/*/1/results.json"))) == 1
 
@@ -222,8 +225,8 @@ def test_every_configuration_of_every_group_composes(group: str) -> None:
     names = [path.stem for path in (ROOT / "conf" / group).glob("*.yaml")]
     assert names
     for name in names:
-        if group == "experiment":  # a preset of the training job
-            assert compose("train", [f"experiment={name}"])
+        if group == "experiment":
+            assert compose(jobs.job_of(name), [f"experiment={name}"])
         else:
             assert compose(overrides=[f"+{group}={name}"])[group]
 

@@ -98,7 +98,9 @@ def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
     for name in ("phases", "test", "layers"):
         assert found[name] == wanted[name]
 
-    other = jobs.run("train", above, *FAST, "resume=true", f"hydra.run.dir={run}", "arch.rows=3", "seed=1")
+    # A job of a sweep goes on without being told to, so it refuses likewise.
+    sweep = ("--multirun", *FAST, "hydra.sweep.dir=.", f"hydra.sweep.subdir={run}")
+    other = jobs.run("train", above, *sweep, "arch.rows=3", "seed=1")
     assert other.returncode == 1
     assert "another configuration: arch.rows was 7, now 3; seed was 0, now 1" in other.stderr
     for path in (directory / "checkpoints").rglob("manifest.ocdbt"):
@@ -161,13 +163,3 @@ def test_mistakes_end_in_a_message(tmp_path: pathlib.Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("Error: data.dir")
     assert "Traceback" not in done.stderr
-
-
-PRESETS = sorted(path.stem for path in pathlib.Path(command.CONFIG_PATH, "experiment").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_experiment_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: str) -> None:
-    done = jobs.run("train", tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")
-    assert done.returncode == 0, done.stderr
-    assert results(tmp_path / "run")["phases"]

@@ -1,0 +1,19 @@
+"""Every preset of an experiment runs in a fast mode, with the job that its first lines name."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments import command
+from tests import jobs
+
+PRESETS = sorted(path.stem for path in pathlib.Path(command.CONFIG_PATH, "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_experiment_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: str) -> None:
+    job = jobs.job_of(preset)
+    done = jobs.run(job, tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["phases" if job == "train" else "points"]
