@@ -13,6 +13,7 @@ import phantom_jax
 from experiments import command, kept, train_settings
 from phantom_jax import Layer, LayerReport, Phantom2D, simulate
 from phantom_jax.checks import integer, number, one_of
+from phantom_jax.data import Dataset
 from phantom_jax.files import write_whole
 from phantom_jax.frontier import DENSE, Outcome
 from phantom_jax.sparsity import METHODS, channels_of, reorder
@@ -43,6 +44,11 @@ class Settings:
     resamples: int
     options: Mapping[str, Any]  # of training, without a method
 
+    @functools.cached_property
+    def loaded(self) -> tuple[Dataset, str]:
+        """The data set and its digest."""
+        return train_settings.load_data(self.options["data"])
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -57,7 +63,7 @@ class Case:
     cycles: list[int]  # of the first test images
     unordered_cycles: list[int]  # likewise, before channels were ordered
     dense_cycles: int
-    predicted: float  # mean cycles of the masks on the training images that they are adjusted on
+    predicted: float  # mean cycles on as many training images
     proxy_error: float | None  # at the last calibration, against drawn masks
     seconds: float
     layers: list[dict[str, Any]]
@@ -167,7 +173,7 @@ def _job(settings: Settings, fold: int, method: str, target: float | str | None)
     elif method != DENSE:
         sparsity |= {"name": method, "cycles": target, **(learner if METHODS[method]().learns else {})}
     options |= {"sparsity": sparsity, "data": options["data"] | {"fold": fold}}
-    return train_settings.read(options | _OF_TRAINING)
+    return train_settings.read(options | _OF_TRAINING, settings.loaded)
 
 
 def _train_dense(settings: Settings, arch: Phantom2D, fold: int, directory: pathlib.Path) -> Snapshot:
@@ -216,7 +222,7 @@ def _case(
     saved = [dataclasses.replace(layer, activations=layer.activations[:_SAVED_IMAGES]) for layer in test.layers]
     (directory / "masks").mkdir(exist_ok=True)
     write_whole(directory / "masks" / f"{name}.npz", lambda file: write_npz(file, saved))
-    adjusted_on = model.trace(seen[: settings.options["exact_images"]])
+    trained_on = model.trace(seen[: job.evaluated_images])
     return Case(
         method,
         target,
@@ -227,7 +233,7 @@ def _case(
         test.report.cycles.tolist(),
         unordered.tolist(),
         test.summary()["dense_cycles"],
-        float(simulate(adjusted_on, arch).cycles.mean()),
+        float(simulate(trained_on, arch).cycles.mean()),
         errors[-1] if errors else None,
         time.monotonic() - begin,
         [_layer(layer, report) for layer, report in zip(test.layers, test.report.layers, strict=True)],

@@ -86,9 +86,8 @@ def tables(summary: Summary) -> list[Table]:
     of_points = new_table(
         "Accuracy and exact cycles on test folds",
         "means over folds, with the standard deviation over them. share: of the cycles of the same mesh and mapping "
-        "without skipping. ordering: cycles saved by the order of channels. predicted: how far the mean cycles of the "
-        "final masks on training images, those that they are adjusted on, are off the mean on test images. proxy: its "
-        "error against masks that it draws, at the end.",
+        "without skipping. ordering: cycles saved by the order of channels. predicted: how far the mean cycles on "
+        "training images are off those on test images. proxy: its error against masks that it draws, at the end.",
         ["method", "target"],
         ["accuracy", "validation", "weights", "share", "speed-up", "ordering", "predicted", "proxy"],
     )

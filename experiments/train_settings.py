@@ -49,11 +49,12 @@ class Job:
     resume: bool | pathlib.Path
 
 
-def read(options: Mapping[str, Any]) -> Job:
+def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) -> Job:
     """Returns the job of a configuration.
 
     Args:
         options: The configuration as plain values.
+        loaded: What `load_data` returned, if it has been called before.
 
     Raises:
         ValueError: An option is unknown or not valid, or the data set cannot be read.
@@ -67,7 +68,7 @@ def read(options: Mapping[str, Any]) -> Job:
     _check_groups(options)
     settings = _settings(options)
     data = dict(options["data"])
-    dataset = load(data["name"], data["dir"], data["size"])
+    dataset, digest = loaded or load_data(data)
     splits = split(dataset, settings.seed, data["fold"], data["folds"], data["validation"])
     model = dict(options["model"])
     make = MODELS[model.pop("name")]
@@ -77,7 +78,6 @@ def read(options: Mapping[str, Any]) -> Job:
         settings = _fast(settings)
         splits = Splits(*(Subset(part.images[:_FAST_IMAGES], part.labels[:_FAST_IMAGES]) for part in _parts(splits)))
         model |= _FAST_MODELS.get(options["model"]["name"], {})
-    digest = hashlib.sha256(dataset.images.tobytes() + dataset.labels.tobytes()).hexdigest()
     return Job(
         settings,
         dataset,
@@ -89,6 +89,16 @@ def read(options: Mapping[str, Any]) -> Job:
         options["checkpoint_every"],
         resume if isinstance(resume, bool) else pathlib.Path(resume),
     )
+
+
+def load_data(data: Mapping[str, Any]) -> tuple[Dataset, str]:
+    """Returns the data set of a group of options, and its digest.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    dataset = load(data["name"], data["dir"], data["size"])
+    return dataset, hashlib.sha256(dataset.images.tobytes() + dataset.labels.tobytes()).hexdigest()
 
 
 def _check_groups(options: Mapping[str, Any]) -> None:
