@@ -21,7 +21,7 @@ from experiments.once import once
 def main(config: DictConfig) -> None:
     """Runs one job."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
-    from experiments import cooptimize_cases, cooptimize_summary, kept, provenance
+    from experiments import cooptimize_cases, cooptimize_figures, cooptimize_summary, kept, provenance
     from experiments.figures import save
     from experiments.tracked import tracked
     from phantom_jax import Phantom2D
@@ -44,7 +44,8 @@ def main(config: DictConfig) -> None:
         for name in ("points", "equal_accuracy", "layers"):
             tracker.table(name, results[name])
         tracker.summarize({f"{row['method']}/ratio": row["ratio"] for row in summary.equal_accuracy})
-        for name, figure in cooptimize_summary.figures(summary).items():
+        shown = cooptimize_cases.masks_shown(settings, settings.folds[0], directory)
+        for name, figure in cooptimize_figures.figures(summary, shown).items():
             tracker.figure(name, save(figure, directory / name))
         command.write_json(directory / "results.json", results)
         tracker.artifact("results", directory / "results.json", "results")

@@ -148,6 +148,18 @@ def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D, inputs: Mapp
     return {(case.fold, case.method, case.target): case for case in kept.resume(path, how, lambda r: Case(**r))}
 
 
+def mask_path(directory: pathlib.Path, fold: int, method: str, target: float | str | None) -> pathlib.Path:
+    """Returns where a job in a directory saves the masks of a case."""
+    name = f"fold{fold}-{method}" + ("" if target is None else f"-{target}".replace(":", "of"))
+    return directory / "masks" / f"{name}.npz"
+
+
+def masks_shown(settings: Settings, fold: int, directory: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Returns the masks of each method at its last target in a fold, by title."""
+    last = dict(settings.points)
+    return {f"{method} {target}": mask_path(directory, fold, method, target) for method, target in last.items()}
+
+
 def _target(method: str) -> Callable[[str, Any], Any]:
     """Returns what checks a target of a method: a share of the dense cycles, or a pattern for N:M."""
     if method == "n_m":
@@ -218,10 +230,10 @@ def _case(
         images = seen[: settings.options["calibration_images"]]
         model = reorder(model, channels_of(model.network), images, arch, settings.swaps).model
         test = evaluate(model, job.splits.test, arch, job.evaluated_images)
-    name = f"fold{fold}-{method}" + ("" if target is None else f"-{target}".replace(":", "of"))
+    path = mask_path(directory, fold, method, target)
     saved = [dataclasses.replace(layer, activations=layer.activations[:_SAVED_IMAGES]) for layer in test.layers]
-    (directory / "masks").mkdir(exist_ok=True)
-    write_whole(directory / "masks" / f"{name}.npz", lambda file: write_npz(file, saved))
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, lambda file: write_npz(file, saved))
     trained_on = model.trace(seen[: job.evaluated_images])
     return Case(
         method,

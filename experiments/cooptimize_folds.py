@@ -15,7 +15,7 @@ class Folds(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes tables and figures as a job does, if jobs differ in folds alone."""
-        from experiments import cooptimize_cases, cooptimize_summary
+        from experiments import cooptimize_cases, cooptimize_figures, cooptimize_summary
         from experiments.figures import save
         from phantom_jax import Phantom2D
         from phantom_jax.report import print_tables
@@ -32,10 +32,11 @@ class Folds(Callback):
         for job in jobs:
             cases |= cooptimize_cases.resume(job / "cases.jsonl", settings, arch, made[0]["inputs"])
         summary = cooptimize_summary.summarize(list(cases.values()), settings.loss, settings.resamples)
+        shown = cooptimize_cases.masks_shown(settings, settings.folds[0], jobs[0])
         made[0]["settings"]["folds"] = sorted({fold for fold, _, _ in cases})
         command.write_json(directory / "results.json", cooptimize_summary.results(made[0], summary))
         command.write_csv(directory / "results.csv", summary.points)
-        for name, figure in cooptimize_summary.figures(summary).items():
+        for name, figure in cooptimize_figures.figures(summary, shown).items():
             save(figure, directory / name)
         print_tables(cooptimize_summary.tables(summary))
         print(directory, flush=True)

@@ -1,28 +1,18 @@
-"""Cases of the co-optimization -> rows, tables and figures."""
+"""Cases of the co-optimization -> rows and tables."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.figure
 import numpy as np
 from rich.table import Table
 
 from experiments.cooptimize_cases import Case
 from phantom_jax.comparison.summary import new_table
-from phantom_jax.frontier import DENSE, at_equal_accuracy, ratios
+from phantom_jax.frontier import at_equal_accuracy, ratios
 
 _OURS = "cycle_aware"
-_COLORS = {  # from dark to light, along a palette of even lightness steps (cividis)
-    "cycle_aware": "#00224e",
-    "mac_penalty": "#35456c",
-    "mac_aware_magnitude": "#666970",
-    "global_magnitude": "#948e77",
-    "uniform_magnitude": "#c8b866",
-    "n_m": "#fee838",
-}
-_MARKERS = dict(zip(_COLORS, "osD^vP", strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,77 +107,10 @@ def tables(summary: Summary) -> list[Table]:
             row["method"],
             bound + _number(row["cycle_share"], ".4f"),
             f"{_number(row['cycle_share_low'], '.4f')} to {_number(row['cycle_share_high'], '.4f')}",
-            _number(row["ratio"], ".2f") + "x",
-            f"{_number(row['ratio_low'], '.2f')}x to {_number(row['ratio_high'], '.2f')}x",
+            _number(row["ratio"], ".2f", "x"),
+            f"{_number(row['ratio_low'], '.2f', 'x')} to {_number(row['ratio_high'], '.2f', 'x')}",
         )
     return [of_points, equal]
-
-
-def figures(summary: Summary) -> dict[str, matplotlib.figure.Figure]:
-    """Returns the front, and what the masks look like."""
-    return {"front": _front(summary), "densities": _densities(summary)}
-
-
-def _front(summary: Summary) -> matplotlib.figure.Figure:
-    figure = matplotlib.figure.Figure(figsize=(9.0, 5.0), layout="constrained")
-    axes = figure.subplots()
-    dense = next(row for row in summary.points if row["method"] == DENSE)
-    for method in dict.fromkeys(row["method"] for row in summary.points if row["method"] != DENSE):
-        rows = sorted(
-            (row for row in summary.points if row["method"] in (method, DENSE)), key=lambda row: row["cycle_share"]
-        )
-        axes.errorbar(
-            [row["cycle_share"] for row in rows],
-            [row["accuracy"] for row in rows],
-            [row["accuracy_spread"] for row in rows],
-            [row["cycle_share_spread"] for row in rows],
-            marker=_MARKERS[method],
-            color=_COLORS[method],
-            markeredgecolor="black",
-            markeredgewidth=0.4,
-            elinewidth=0.6,
-            label=method,
-        )
-    axes.axhline(dense["accuracy"] - summary.loss, color="black", linewidth=0.8, linestyle="--")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.set(
-        xlabel="exact cycles on test images, as a share of those without skipping",
-        ylabel="test accuracy",
-        ylim=(max(dense["accuracy"] - 8 * max(summary.loss, 0.01), 0), None),
-    )
-    axes.grid(linewidth=0.3)
-    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize="small")
-    return figure
-
-
-def _densities(summary: Summary) -> matplotlib.figure.Figure:
-    """Returns densities of the layers of each method, at the target that most methods have and is lowest."""
-    rows = [row for row in summary.layers if row["method"] != DENSE]
-    targets = [row["target"] for row in rows if not isinstance(row["target"], str)]
-    shown = [row for row in rows if row["target"] == min(targets)] if targets else rows
-    figure = matplotlib.figure.Figure(figsize=(9.0, 4.0), layout="constrained")
-    of_weights, of_cycles = figure.subplots(1, 2)
-    methods = list(dict.fromkeys((row["method"], row["target"]) for row in shown))
-    for index, (method, target) in enumerate(methods):
-        layers = [row for row in shown if (row["method"], row["target"]) == (method, target)]
-        places = np.arange(len(layers)) + (index - (len(methods) - 1) / 2) * 0.8 / len(methods)
-        for axes, name in ((of_weights, "weights"), (of_cycles, "cycles")):
-            axes.bar(
-                places,
-                [row[name] for row in layers],
-                0.8 / len(methods),
-                color=_COLORS[method],
-                label=f"{method} {target}",
-            )
-    names = list(dict.fromkeys(row["layer"] for row in shown))
-    for axes, text in ((of_weights, "share of weights that are kept"), (of_cycles, "exact cycles per image")):
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small", parse_math=False)
-        axes.set_yscale("log")
-        axes.set(ylabel=text)
-    figure.legend(*of_weights.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
-    return figure
 
 
 def _point(group: Sequence[Case]) -> dict[str, Any]:
@@ -233,8 +156,8 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else format(value, form) + unit
 
 
 def _percent(value: float | None) -> str:

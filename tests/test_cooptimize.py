@@ -45,7 +45,7 @@ def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: 
     assert [row["method"] for row in results["equal_accuracy"]] == ["global_magnitude", "n_m", "cycle_aware"]
     with (directory / "results.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 4
-    for name in ("front", "densities"):
+    for name in ("front", "densities", "stacks", "kernels"):
         assert (directory / f"{name}.png").stat().st_size > 10_000
 
     kept = directory / "cases.jsonl"
