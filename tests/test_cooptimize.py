@@ -10,11 +10,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import phantom_jax
 from conf import schema
 from experiments import command, cooptimize_cases
-from phantom_jax import Phantom2D, simulate
+from experiments.cooptimize_folds import Folds
+from phantom_jax import Layer, Phantom2D, simulate
+from phantom_jax.files import write_whole
 from phantom_jax.sparsity import METHODS
-from phantom_jax.workloads import read_npz
+from phantom_jax.workloads import read_npz, write_npz
 from tests import jobs
 
 ONLY = [f"points.{name}=[]" for name in METHODS]
@@ -68,11 +71,14 @@ def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: 
     assert "holds cases that were measured with other settings: seed 0, now 1" in refused.stderr
 
 
-def read(*overrides: str) -> cooptimize_cases.Settings:
+def composed(*overrides: str) -> Any:
     schema.register()
     with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
-        composed: Any = OmegaConf.to_container(compose("cooptimize", list(overrides)), resolve=True)
-    return cooptimize_cases.read_settings(composed)
+        return OmegaConf.to_container(compose("cooptimize", list(overrides)), resolve=True)
+
+
+def read(*overrides: str) -> cooptimize_cases.Settings:
+    return cooptimize_cases.read_settings(composed(*overrides))
 
 
 def test_points_are_methods_with_targets_and_patterns() -> None:
@@ -84,17 +90,50 @@ def test_points_are_methods_with_targets_and_patterns() -> None:
     assert fast.folds == (0,)
 
 
-@pytest.mark.slow
-def test_folds_as_jobs_of_a_sweep_have_one_summary(tmp_path: pathlib.Path) -> None:
-    small = ("fast=true", "data=digits", *ONLY, "points.global_magnitude=[0.3]", "resamples=50")
-    together = jobs.run("cooptimize", tmp_path, "--multirun", *small, "folds=[0],[1]", "hydra.sweep.dir=out")
-    assert together.returncode == 0, together.stderr
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
+def test_folds_as_jobs_of_a_sweep_have_one_summary(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for fold in (0, 1):
+        write_job(tmp_path / str(fold), fold)
+    Folds().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    results = json.loads((tmp_path / "results.json").read_text())
     assert results["settings"]["folds"] == [0, 1]
-    each = [json.loads((tmp_path / "out" / name / "results.json").read_text())["points"][1] for name in "01"]
-    assert results["points"][1]["folds"] == 2
-    assert results["points"][1]["accuracy"] == pytest.approx((each[0]["accuracy"] + each[1]["accuracy"]) / 2)
-    assert (tmp_path / "out" / "front.png").stat().st_size > 10_000
+    dense, sparse = results["points"]
+    assert (sparse["method"], sparse["folds"]) == ("cycle_aware", 2)
+    assert dense["accuracy"] == 1.0
+    assert sparse["accuracy"] == pytest.approx(0.8)  # 0.9 and 0.7
+    assert sparse["cycle_share"] == pytest.approx(0.1)
+    assert sparse["ordering_gain"] == pytest.approx(0.5)
+    assert (tmp_path / "kernels.png").stat().st_size > 10_000
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path)
+
+    write_job(tmp_path / "2", 2, seed=1)
+    Folds().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert "no summary of all folds: jobs differ in more than folds" in capsys.readouterr().out
+
+
+def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
+    """Writes what a finished job of one fold leaves: settings, cases and masks."""
+    options = composed(*ONLY, "points.cycle_aware=[0.1]", f"folds=[{fold}]", f"seed={seed}")
+    made = {"settings": options, "inputs": {}, "versions": {"phantom_jax": phantom_jax.__version__}}
+    directory.mkdir()
+    command.write_json(directory / "results.json", {**made, "git_revision": None, "git_modified": None})
+    cooptimize_cases.resume(directory / "cases.jsonl", cooptimize_cases.read_settings(options), Phantom2D(), {})
+    layer = Layer.conv(np.ones((3, 3, 2, 4)), np.ones((1, 6, 6, 2)), name="only")
+    report = simulate(layer, Phantom2D()).layers[0]
+    for method, target, right, cycles in (("dense", None, 10, 60), ("cycle_aware", 0.1, 9 - 2 * fold, 10)):
+        of_layer = {
+            **dict.fromkeys(("size", "weights", "activations", "empty_filters", "empty_kernels", "cycles"), 1.0),
+            "spread_of_filters": 0.0,
+            "name": "only",
+            "stack": {name: float(slots.mean()) for name, slots in report.stack.items()},
+        }
+        correct, after, before = "1" * right + "0" * (10 - right), [cycles] * 4, [2 * cycles] * 4
+        measured = (correct, after, before, 100, 10.0, None, 1.0, [of_layer])
+        case = cooptimize_cases.Case(method, target, fold, right / 10, 0.9, *measured)
+        with (directory / "cases.jsonl").open("a") as file:
+            file.write(json.dumps(vars(case)) + "\n")
+        path = cooptimize_cases.mask_path(directory, fold, method, target)
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, lambda file: write_npz(file, [layer]))
 
 
 @pytest.mark.parametrize(
