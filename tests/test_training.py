@@ -15,7 +15,17 @@ from flax import nnx
 from phantom_jax import Phantom2D
 from phantom_jax.data import Splits, Subset
 from phantom_jax.models import vgg_small
-from phantom_jax.sparsity import NM, CycleAware, GlobalMagnitude, MacAwareMagnitude, Method
+from phantom_jax.sparsity import (
+    NM,
+    CycleAware,
+    GlobalMagnitude,
+    MacAwareMagnitude,
+    MacPenalty,
+    Method,
+    NoActivations,
+    NoMesh,
+    Stale,
+)
 from phantom_jax.training import Checkpoints, Phase, Settings, Trainer, evaluate
 
 ARCH = Phantom2D(rows=2, cols=2, inter_balance=False)  # compiles sooner
@@ -116,6 +126,32 @@ def test_a_learning_run_meets_its_target_and_tells_what_it_does(whole: tuple[Set
     )
     assert settings.cycles is not None
     assert evaluation.summary()["cycle_share"] == pytest.approx(settings.cycles, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        NoMesh(),
+        Stale(),
+        pytest.param(MacPenalty(), marks=pytest.mark.slow),
+        pytest.param(NoActivations(), marks=pytest.mark.slow),
+    ],
+)
+def test_ablations_meet_the_target_and_go_on_as_if_they_had_not_been_stopped(
+    tmp_path: pathlib.Path, method: Method
+) -> None:
+    settings = _settings(method, cycles=0.3)
+    expected, log = _run(settings, tmp_path / "whole")
+    _, before = _run(settings, tmp_path / "stopped", stop=14)
+    trainer, after = _run(settings, tmp_path / "stopped")
+    for got, wanted in zip(_leaves(trainer), _leaves(expected), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert {**before.points, **after.points} == log.points
+    ages = [log.points[step]["calibration_age"] for step in range(9, 17)]
+    assert ages == (list(range(8)) if isinstance(method, Stale) else [0, 1, 2, 0, 1, 2, 0, 1])
+    assert [step for step, point in log.points.items() if "proxy_error" in point] == [9, 12, 15]
+    last = [point["exact_cycles"] for point in log.points.values() if "exact_cycles" in point][-1]
+    assert last == pytest.approx(0.3, rel=0.03)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def build_step(
 
     A step goes from a state and a batch to the next state and figures of the batch. The state is (params, keep, rest,
     state of the optimizer, of that of keep logits); what else it takes are images, labels, a random key, and, where
-    keep logits are learned, a calibration and a target, else None, and MACs of each weight where those are penalized.
+    keep logits are learned, a calibration and a target, else None, and what the method prices weights by.
     Runs that differ in targets and seeds share it.
 
     Args:
@@ -62,7 +62,7 @@ def build_step(
         key: jax.Array,
         calibration: Calibration | None,
         target: jax.Array | None,
-        macs: Mapping[str, jax.Array] | None,
+        priced_by: Mapping[str, Any],
     ) -> tuple[tuple[Any, ...], dict[str, jax.Array]]:
         params, keep, rest, optimizer_state, keep_state = state
         augment_key, draw_key = jax.random.split(key)
@@ -80,7 +80,7 @@ def build_step(
         updates, optimizer_state = optimizer.update(gradient[0], optimizer_state, params)
         params = optax.apply_updates(params, updates)
         if keep_optimizer is not None:
-            extra = {"calibration": calibration, "target": target, "macs": macs}
+            extra = {"calibration": calibration, "target": target, **priced_by}
             updates, keep_state = keep_optimizer.update(gradient[1], keep_state, keep, **extra)
             keep = optax.apply_updates(keep, updates)
         figures = {"loss": value, "accuracy": accuracy, "density": merge(graph, params, keep, rest).density()}

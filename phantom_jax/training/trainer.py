@@ -15,7 +15,6 @@ from phantom_jax.layer import Layer
 from phantom_jax.relaxed import Calibration, calibrate, expected_cycles_from
 from phantom_jax.sparsity import (
     CycleAware,
-    MacPenalty,
     Masked,
     Method,
     cubic,
@@ -24,7 +23,6 @@ from phantom_jax.sparsity import (
     keep_best,
     keep_cycles,
     keep_density,
-    macs_per_weight,
 )
 from phantom_jax.training.checkpoints import Checkpoints
 from phantom_jax.training.settings import PHASES, Settings
@@ -81,7 +79,7 @@ class Trainer:
         self._scores: dict[str, np.ndarray] = {}
         self._activations: list[np.ndarray] = []
         self._calibration: Calibration | None = None
-        self._macs: dict[str, np.ndarray] | None = None  # of each weight, where those are penalized
+        self._priced_by: dict[str, Any] = {}  # of the calibration's activations, see `CycleAware.priced_by`
         self._calibrated = 0  # at which step
         self._first_share = math.nan  # of the dense cycles, before weights are chosen
         self._share = math.nan  # last exact cycles of the masks, on the images that they are adjusted on
@@ -111,7 +109,7 @@ class Trainer:
             figures = self._prepare()
             indices = batch_indices(self.step, len(images), self.settings.batch_size, self.settings.seed)
             key = jax.random.fold_in(self._key, self.step)
-            learned_from = self._calibration, self._target(), self._macs
+            learned_from = self._calibration, self._target(), self._priced_by
             state, of_step = self._step(self._state, images[indices], labels[indices], key, *learned_from)
             values = {name: float(value) for name, value in of_step.items()}
             if not math.isfinite(values["loss"]):
@@ -244,7 +242,7 @@ class Trainer:
                 self._scores = self._method.scores(self._model, layers)
             scores = self._scores or self._method.scores(self._model, layers)
             self._model.set_masks(self._masks(scores, layers, 1.0))
-            self._calibration, self._macs, self._activations = None, None, []
+            self._calibration, self._priced_by, self._activations = None, {}, []
         self.phase = phase
         self._model.straight_through = self._is_straight_through
         self._enter_structure()
@@ -292,12 +290,14 @@ class Trainer:
         return {"exact_cycles": self._share}
 
     def _calibrate(self) -> dict[str, Any]:
-        """Calibrates the proxy on the network as it is, and checks the last one on drawn masks."""
+        """Calibrates the proxy on the network as it is, unless it is to be stale, and checks it on drawn masks."""
         model = self.model
         layers = model.trace(self._images(self.settings.calibration_images))
-        self._activations = [np.asarray(layer.activations) for layer in layers]
-        self._calibrate_on(layers)
-        self._calibrated = self.step
+        assert isinstance(self._method, CycleAware)
+        if self._calibration is None or not self._method.is_stale:
+            self._activations = [np.asarray(layer.activations) for layer in layers]
+            self._calibrate_on(layers)
+            self._calibrated = self.step
         assert self._calibration is not None
         probabilities = [np.asarray(values) for values in model.probabilities()]
         expected = float(expected_cycles_from(self._calibration, probabilities).sum())
@@ -311,8 +311,8 @@ class Trainer:
 
     def _calibrate_on(self, layers: Sequence[Layer]) -> None:
         self._calibration = calibrate(layers, self.arch)
-        if isinstance(self._method, MacPenalty):
-            self._macs = {str(layer.name): macs_per_weight(layer).astype(np.float32) for layer in layers}
+        if isinstance(self._method, CycleAware):
+            self._priced_by = self._method.priced_by(layers, self.arch)
 
     def _penalty_figures(self) -> dict[str, Any]:
         if not self._learns or self.phase != "sparse":
