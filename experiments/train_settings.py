@@ -100,7 +100,7 @@ def _check_groups(options: Mapping[str, Any]) -> None:
     known = {
         "data": [field.name for field in dataclasses.fields(schema.DataConfig)],
         "model": ["name", *of_model],
-        "sparsity": ["name", "cycles", "density", "settled", *_OF_METHODS.get(method, ())],
+        "sparsity": ["name", "cycles", "density", "settled", "activations", *_OF_METHODS.get(method, ())],
         "optimizer": ["name", "weight_decay"],
         "phases": PHASES,
         **{f"phases.{phase}": ["epochs", "learning_rate"] for phase in PHASES if phase in options["phases"]},

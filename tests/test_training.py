@@ -154,6 +154,25 @@ def test_ablations_meet_the_target_and_go_on_as_if_they_had_not_been_stopped(
     assert last == pytest.approx(0.3, rel=0.03)
 
 
+@pytest.mark.parametrize(("method", "cycles"), [(None, None), pytest.param(CycleAware(), 0.2, marks=pytest.mark.slow)])
+def test_activations_become_sparse_and_a_stopped_run_goes_on_as_if_it_had_not_been(
+    tmp_path: pathlib.Path, method: Method | None, cycles: float | None
+) -> None:
+    settings = _settings(method, cycles=cycles, activations=3.0)
+    expected, log = _run(settings, tmp_path / "whole")
+    assert ["activity" in log.points[step] for step in range(1, 25)] == [False] * 8 + [True] * 16
+    _, before = _run(settings, tmp_path / "stopped", stop=14)
+    trainer, after = _run(settings, tmp_path / "stopped")
+    for got, wanted in zip(_leaves(trainer), _leaves(expected), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert {**before.points, **after.points} == log.points
+    if method is None:
+        assert all(np.asarray(mask.get_value()).all() for mask in trainer.model.masks.values())
+        plain, _ = _run(_settings(None, dense=Phase(6, 1e-2)), tmp_path / "plain")
+        shares = [evaluate(of.model, SPLITS.test, ARCH, 16).cycle_shares.mean() for of in (trainer, plain)]
+        assert shares[0] < 0.9 * shares[1]
+
+
 @pytest.mark.parametrize(
     ("method", "options"),
     [(GlobalMagnitude(), {"density": 0.5}), (MacAwareMagnitude(), {"cycles": 0.3}), (NM(1, 4), {}), (None, {})],
@@ -244,7 +263,11 @@ def test_a_full_disk_is_told_and_leaves_checkpoints_as_they_were(
     [
         ({"dense": Phase(-1, 1.0)}, "phases.dense.epochs must be a non-negative integer, got -1"),
         ({"tune": Phase(1, 0.0)}, "phases.tune.learning_rate must be a positive number, got 0.0"),
-        ({"tune": Phase(0, 1.0)}, "phases.tune.epochs must be positive where there is a method, got 2 and 0"),
+        (
+            {"tune": Phase(0, 1.0)},
+            "phases.tune.epochs must be positive where weights or activations are made sparse, got 2",
+        ),
+        ({"activations": -1}, "sparsity.activations must be a number of 0 or more, got -1"),
         ({"batch_size": 0}, "batch_size must be a positive integer, got 0"),
         ({"optimizer": "lamb"}, "optimizer.name must be one of adamw, sgd, got 'lamb'"),
         ({"weight_decay": -1}, "optimizer.weight_decay must be a number of 0 or more, got -1"),

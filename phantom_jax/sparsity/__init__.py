@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from phantom_jax.sparsity.activity import activation_prices, priced_activity
 from phantom_jax.sparsity.budget import cubic, dense_cycles, exact_cycles, keep_cycles, keep_density
 from phantom_jax.sparsity.masked import Keep, Mask, Masked
 from phantom_jax.sparsity.methods import (
@@ -51,6 +52,7 @@ __all__ = [
     "Reordered",
     "Stale",
     "UniformMagnitude",
+    "activation_prices",
     "channels_of",
     "cubic",
     "cycle_penalty",
@@ -60,5 +62,6 @@ __all__ = [
     "keep_cycles",
     "keep_density",
     "macs_per_weight",
+    "priced_activity",
     "reorder",
 ]
