@@ -207,6 +207,7 @@ class SparsityConfig:
     cycles: Any = None
     density: Any = None
     settled: Any = 0.6
+    activations: Any = 0.0
 
 
 @dataclasses.dataclass

@@ -179,7 +179,8 @@ def _job(settings: Settings, fold: int, method: str, target: float | str | None)
     """Returns the training of a case."""
     options = {name: value for name, value in settings.options.items() if name not in ("learner", "swaps")}
     learner = dict(settings.options["learner"])
-    sparsity = {"name": "none", "cycles": None, "density": None, "settled": learner.pop("settled")}
+    of_all = {"cycles": None, "density": None, "activations": 0.0, "settled": learner.pop("settled")}
+    sparsity = {"name": "none", **of_all}
     if method == "n_m":
         sparsity |= {"name": method, **dict(zip("nm", map(int, str(target).split(":")), strict=True))}
     elif method != DENSE:

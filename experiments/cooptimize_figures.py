@@ -13,13 +13,17 @@ from phantom_jax.workloads import read_npz
 
 _COLORS = {  # from dark to light, along a palette of even lightness steps (cividis)
     "cycle_aware": "#00224e",
-    "mac_penalty": "#35456c",
-    "mac_aware_magnitude": "#666970",
-    "global_magnitude": "#948e77",
-    "uniform_magnitude": "#c8b866",
+    "no_mesh": "#1a386f",
+    "no_activations": "#434e6c",
+    "stale": "#61656f",
+    "mac_penalty": "#7d7c78",
+    "mac_aware_magnitude": "#9b9476",
+    "global_magnitude": "#bcae6c",
+    "uniform_magnitude": "#dec958",
     "n_m": "#fee838",
 }
-_MARKERS = dict(zip(_COLORS, "osD^vP", strict=True))
+_MARKERS = dict(zip(_COLORS, "o<>XsD^vP", strict=True))
+_OF_STACK = ("#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "")
 
 

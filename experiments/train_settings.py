@@ -15,7 +15,7 @@ from experiments import command
 from phantom_jax.checks import integer, one_of
 from phantom_jax.data import Dataset, Splits, Subset, load, split
 from phantom_jax.models import MODELS
-from phantom_jax.sparsity import METHODS, NM, Method
+from phantom_jax.sparsity import METHODS, NM, CycleAware, Method
 from phantom_jax.training import PHASES, Evaluation, Phase, Settings
 
 GROUPS = ("arch", "data", "model", "sparsity", "optimizer", "tracking", "phases")
@@ -27,7 +27,8 @@ _FREE = ("tracking", "evaluated_images", "saved_images", "checkpoint_every", "re
 CLOSE = 0.03  # to the target of cycles, or it is told
 _FAST_IMAGES, _FAST_BATCH, _FAST_EVALUATED = 320, 32, 32
 OF_LEARNERS = ("logit_rate", "penalty", "gain", "pull")
-_OF_METHODS = {"n_m": ("n", "m"), "mac_penalty": OF_LEARNERS, "cycle_aware": OF_LEARNERS}
+_LEARNERS = tuple(name for name, method in METHODS.items() if issubclass(method, CycleAware))
+_OF_METHODS = {"n_m": ("n", "m"), **dict.fromkeys(_LEARNERS, OF_LEARNERS)}
 _FAST_MODELS: dict[str, dict[str, Any]] = {
     "vgg_small": {"stages": [[8], [16]]},
     "mobilenet_small": {"stem": 8, "pairs": [[16, 1]]},
@@ -109,7 +110,7 @@ def _check_groups(options: Mapping[str, Any]) -> None:
     known = {
         "data": [field.name for field in dataclasses.fields(schema.DataConfig)],
         "model": ["name", *of_model],
-        "sparsity": ["name", "cycles", "density", "settled", *_OF_METHODS.get(method, ())],
+        "sparsity": ["name", "cycles", "density", "settled", "activations", *_OF_METHODS.get(method, ())],
         "optimizer": ["name", "weight_decay"],
         "phases": PHASES,
         **{f"phases.{phase}": ["epochs", "learning_rate"] for phase in PHASES if phase in options["phases"]},

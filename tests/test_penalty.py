@@ -1,5 +1,6 @@
 """The penalty on expected cycles: its gradient, its controller, and how it finds logits."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,16 @@ import pytest
 from flax import nnx
 
 from phantom_jax import Calibration, Layer, Phantom2D, calibrate, expected_cycles_from
-from phantom_jax.sparsity import Keep, cycle_penalty, dense_cycles, macs_per_weight
+from phantom_jax.sparsity import (
+    CycleAware,
+    Keep,
+    NoActivations,
+    NoMesh,
+    Stale,
+    cycle_penalty,
+    dense_cycles,
+    macs_per_weight,
+)
 
 ARCH = Phantom2D(rows=2, cols=2, inter_balance=False)
 LAYER = Layer.conv(np.ones((3, 3, 2, 6)), np.random.default_rng(4).random((1, 8, 8, 2)) < 0.7, name="only")
@@ -66,6 +76,49 @@ def test_with_macs_it_adds_the_gradient_of_their_expected_share() -> None:
     assert state.target == 0.25
     with pytest.raises(ValueError, match="macs must hold an array for each layer"):
         updated(cycle_penalty(DENSE, 0.5), {"only": LOGITS}, macs={"other": LOGITS})
+
+
+FULL = dataclasses.replace(LAYER, activations=np.ones_like(LAYER.activations))
+
+
+@pytest.mark.parametrize(
+    ("method", "layer", "arch", "is_same"),
+    [
+        (CycleAware(), LAYER, ARCH, True),
+        (NoMesh(), LAYER, dataclasses.replace(ARCH, rows=1, cols=1), True),
+        (NoMesh(), LAYER, ARCH, False),
+        (NoActivations(), FULL, ARCH, True),
+        (NoActivations(), LAYER, ARCH, False),
+        (Stale(), LAYER, ARCH, True),
+    ],
+)
+def test_ablations_have_the_gradient_of_cycles_where_they_leave_nothing_out(
+    method: CycleAware, layer: Layer, arch: Phantom2D, is_same: bool
+) -> None:
+    penalty, of_layer = cycle_penalty(DENSE, 0.5, gain=0.0, pull=0.0), calibrate(layer, arch)
+    whole, state = updated(penalty, {"only": LOGITS}, calibration=of_layer)
+    part, held = updated(penalty, {"only": LOGITS}, calibration=of_layer, **method.priced_by([layer], arch))
+    assert held.cycles == pytest.approx(float(state.cycles), rel=1e-6)
+    differences = np.abs(np.asarray(part["only"]) - whole["only"])
+    assert (differences.max() < 1e-4 * np.abs(whole["only"]).max()) == is_same
+
+
+def test_without_a_mesh_the_gradient_is_that_of_a_sum_over_jobs() -> None:
+    """A core alone takes what its jobs take: the maximum over cores, in rounds, is gone."""
+    alone = calibrate(LAYER, dataclasses.replace(ARCH, rows=1, cols=1))
+
+    def log_of_cycles(logits: jax.Array) -> jax.Array:
+        weights = jax.nn.sigmoid(logits)
+        filters = [jnp.zeros_like(weights).at[..., k].set(weights[..., k]) for k in range(weights.shape[-1])]
+        bubbles = expected_cycles_from(alone, [jnp.zeros_like(weights)]).sum()
+        by_filter = jnp.stack([expected_cycles_from(alone, [one]).sum() - bubbles for one in filters])
+        return jnp.log(by_filter.sum() + bubbles)
+
+    share, _ = share_and_slope()(LOGITS)
+    updates, _ = updated(
+        cycle_penalty(DENSE, float(share)), {"only": LOGITS}, slopes=NoMesh().priced_by([LAYER], ARCH)["slopes"]
+    )
+    np.testing.assert_allclose(updates["only"], share * jax.grad(log_of_cycles)(LOGITS), rtol=1e-3, atol=1e-6)
 
 
 def test_its_weight_is_pulled_at_once_and_grows_or_shrinks_step_by_step() -> None:
@@ -166,6 +219,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         "params must .* got float32 of shape",
     ),
     "params type": (lambda: updated(cycle_penalty(10, 0.5), {"only": LOGITS > 0}), "params must .* got bool of shape"),
+    "slopes": (
+        lambda: updated(cycle_penalty(10, 0.5), {"only": LOGITS}, slopes={"only": LOGITS}),
+        "slopes must be a calibration of only, got dict",
+    ),
     "updates": (
         lambda: cycle_penalty(10, 0.5).update({}, (), {"only": LOGITS}, calibration=calibration()),
         "updates must have the structure of params",

@@ -15,7 +15,17 @@ from flax import nnx
 from phantom_jax import Phantom2D
 from phantom_jax.data import Splits, Subset
 from phantom_jax.models import vgg_small
-from phantom_jax.sparsity import NM, CycleAware, GlobalMagnitude, MacAwareMagnitude, Method
+from phantom_jax.sparsity import (
+    NM,
+    CycleAware,
+    GlobalMagnitude,
+    MacAwareMagnitude,
+    MacPenalty,
+    Method,
+    NoActivations,
+    NoMesh,
+    Stale,
+)
 from phantom_jax.training import Checkpoints, Phase, Settings, Trainer, evaluate
 
 ARCH = Phantom2D(rows=2, cols=2, inter_balance=False)  # compiles sooner
@@ -119,6 +129,51 @@ def test_a_learning_run_meets_its_target_and_tells_what_it_does(whole: tuple[Set
 
 
 @pytest.mark.parametrize(
+    "method",
+    [
+        NoMesh(),
+        Stale(),
+        pytest.param(MacPenalty(), marks=pytest.mark.slow),
+        pytest.param(NoActivations(), marks=pytest.mark.slow),
+    ],
+)
+def test_ablations_meet_the_target_and_go_on_as_if_they_had_not_been_stopped(
+    tmp_path: pathlib.Path, method: Method
+) -> None:
+    settings = _settings(method, cycles=0.3)
+    expected, log = _run(settings, tmp_path / "whole")
+    _, before = _run(settings, tmp_path / "stopped", stop=14)
+    trainer, after = _run(settings, tmp_path / "stopped")
+    for got, wanted in zip(_leaves(trainer), _leaves(expected), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert {**before.points, **after.points} == log.points
+    ages = [log.points[step]["calibration_age"] for step in range(9, 17)]
+    assert ages == (list(range(8)) if isinstance(method, Stale) else [0, 1, 2, 0, 1, 2, 0, 1])
+    assert [step for step, point in log.points.items() if "proxy_error" in point] == [9, 12, 15]
+    last = [point["exact_cycles"] for point in log.points.values() if "exact_cycles" in point][-1]
+    assert last == pytest.approx(0.3, rel=0.03)
+
+
+@pytest.mark.parametrize(("method", "cycles"), [(None, None), pytest.param(CycleAware(), 0.2, marks=pytest.mark.slow)])
+def test_activations_become_sparse_and_a_stopped_run_goes_on_as_if_it_had_not_been(
+    tmp_path: pathlib.Path, method: Method | None, cycles: float | None
+) -> None:
+    settings = _settings(method, cycles=cycles, activations=3.0)
+    expected, log = _run(settings, tmp_path / "whole")
+    assert ["activity" in log.points[step] for step in range(1, 25)] == [False] * 8 + [True] * 16
+    _, before = _run(settings, tmp_path / "stopped", stop=14)
+    trainer, after = _run(settings, tmp_path / "stopped")
+    for got, wanted in zip(_leaves(trainer), _leaves(expected), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert {**before.points, **after.points} == log.points
+    if method is None:
+        assert all(np.asarray(mask.get_value()).all() for mask in trainer.model.masks.values())
+        plain, _ = _run(_settings(None, dense=Phase(6, 1e-2)), tmp_path / "plain")
+        shares = [evaluate(of.model, SPLITS.test, ARCH, 16).cycle_shares.mean() for of in (trainer, plain)]
+        assert shares[0] < 0.9 * shares[1]
+
+
+@pytest.mark.parametrize(
     ("method", "options"),
     [(GlobalMagnitude(), {"density": 0.5}), (MacAwareMagnitude(), {"cycles": 0.3}), (NM(1, 4), {}), (None, {})],
 )
@@ -208,7 +263,11 @@ def test_a_full_disk_is_told_and_leaves_checkpoints_as_they_were(
     [
         ({"dense": Phase(-1, 1.0)}, "phases.dense.epochs must be a non-negative integer, got -1"),
         ({"tune": Phase(1, 0.0)}, "phases.tune.learning_rate must be a positive number, got 0.0"),
-        ({"tune": Phase(0, 1.0)}, "phases.tune.epochs must be positive where there is a method, got 2 and 0"),
+        (
+            {"tune": Phase(0, 1.0)},
+            "phases.tune.epochs must be positive where weights or activations are made sparse, got 2",
+        ),
+        ({"activations": -1}, "sparsity.activations must be a number of 0 or more, got -1"),
         ({"batch_size": 0}, "batch_size must be a positive integer, got 0"),
         ({"optimizer": "lamb"}, "optimizer.name must be one of adamw, sgd, got 'lamb'"),
         ({"weight_decay": -1}, "optimizer.weight_decay must be a number of 0 or more, got -1"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from phantom_jax.sparsity.activity import activation_prices, priced_activity
 from phantom_jax.sparsity.additive import additive_adam
 from phantom_jax.sparsity.budget import cubic, dense_cycles, exact_cycles, keep_cycles, keep_density
 from phantom_jax.sparsity.masked import Keep, Mask, Masked
@@ -12,6 +13,9 @@ from phantom_jax.sparsity.methods import (
     MacAwareMagnitude,
     MacPenalty,
     Method,
+    NoActivations,
+    NoMesh,
+    Stale,
     UniformMagnitude,
     keep_best,
     macs_per_weight,
@@ -25,6 +29,9 @@ METHODS: Mapping[str, type[Method]] = {
     "mac_aware_magnitude": MacAwareMagnitude,
     "n_m": NM,
     "mac_penalty": MacPenalty,
+    "no_mesh": NoMesh,
+    "no_activations": NoActivations,
+    "stale": Stale,
     "cycle_aware": CycleAware,
 }
 
@@ -41,8 +48,12 @@ __all__ = [
     "Mask",
     "Masked",
     "Method",
+    "NoActivations",
+    "NoMesh",
     "Reordered",
+    "Stale",
     "UniformMagnitude",
+    "activation_prices",
     "additive_adam",
     "channels_of",
     "cubic",
@@ -53,5 +64,6 @@ __all__ = [
     "keep_cycles",
     "keep_density",
     "macs_per_weight",
+    "priced_activity",
     "reorder",
 ]

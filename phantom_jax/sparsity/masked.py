@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from phantom_jax.sparsity.named import Shape, arrays_by_name
-from phantom_jax.trace import Traced, trace
+from phantom_jax.trace import Traced, read_inputs, trace
 
 Path = tuple[Any, ...]  # of a variable in a network's state
 
@@ -126,6 +126,31 @@ class Masked(nnx.Module):
         outputs = network(*args, **options)
         nnx.update(self.network, nnx.state(network, nnx.Not(nnx.Param)))  # running statistics and the like
         return outputs
+
+    def with_inputs(self, *args: Any, key: jax.Array | None = None, **options: Any) -> tuple[Any, dict[str, jax.Array]]:
+        """Calls the network, and returns what its layers read as well; can be differentiated and jitted.
+
+        Args:
+            *args: As the network takes them.
+            key: As when it is called.
+            **options: As the network takes them.
+
+        Returns:
+            The network's outputs; and by layer, its input: `[B, *spatial, Cin]` for a convolution, `[..., Cin]` for a
+            dense layer.
+
+        Raises:
+            ValueError: As when it is called; or a layer runs in a condition or a scan, where its input cannot be seen.
+        """
+
+        def run(kernels: Mapping[str, jax.Array]) -> tuple[Any, Any]:
+            network = self._with_kernels({path: kernels[name] for name, path in self._paths})
+            return network(*args, **options), nnx.state(network, nnx.Not(nnx.Param))
+
+        kernels = self._kernels(key)
+        (outputs, state), inputs = read_inputs(run, {name: kernels[path] for name, path in self._paths})
+        nnx.update(self.network, state)
+        return outputs, inputs
 
     def trace(self, *args: Any) -> Traced:
         """Returns the layers of the masked network in evaluation, as `phantom_jax.trace` does."""

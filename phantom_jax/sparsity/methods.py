@@ -10,8 +10,10 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from phantom_jax.arch import Phantom2D
 from phantom_jax.checks import integer
 from phantom_jax.layer import Layer
+from phantom_jax.relaxed import calibrate
 from phantom_jax.sparsity.masked import Masked
 from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
 
@@ -139,6 +141,16 @@ class CycleAware:
 
     learns = True
     straight_through = is_fixed = False
+    is_stale = False  # whether activations are those of the first calibration throughout
+
+    def priced_by(self, layers: Sequence[Layer], arch: Phantom2D) -> dict[str, Any]:
+        """Returns options for `cycle_penalty`'s `update`, which say what its gradient is of; none are cycles.
+
+        Args:
+            layers: Of the network, with activations of a few images.
+            arch: The accelerator.
+        """
+        return {}
 
     def logits(self, model: Masked) -> Scores:
         """Returns where learning starts: larger weights are likelier to stay, by their magnitude over all layers.
@@ -163,6 +175,41 @@ class MacPenalty(CycleAware):
 
     The controller still holds the expected cycles at their target.
     """
+
+    def priced_by(self, layers: Sequence[Layer], arch: Phantom2D) -> dict[str, Any]:
+        """Returns the effectual MACs of each weight."""
+        return {"macs": {name: macs_per_weight(of).astype(np.float32) for name, of in layers_by_name(layers).items()}}
+
+
+@dataclasses.dataclass(frozen=True)
+class NoMesh(CycleAware):
+    """The same, but that the penalty's gradient knows no mesh: what is gained by knowing which cores wait.
+
+    It is that of the cycles of a single core with the same PEs, so of a sum over all jobs.
+    """
+
+    def priced_by(self, layers: Sequence[Layer], arch: Phantom2D) -> dict[str, Any]:
+        """Returns a calibration for a mesh of one core."""
+        return {"slopes": calibrate(layers, dataclasses.replace(arch, rows=1, cols=1))}
+
+
+@dataclasses.dataclass(frozen=True)
+class NoActivations(CycleAware):
+    """The same, but that the penalty's gradient knows no activations: they count as not zero, all of them."""
+
+    def priced_by(self, layers: Sequence[Layer], arch: Phantom2D) -> dict[str, Any]:
+        """Returns a calibration on activations of ones; a single image, as all would be the same."""
+        ones = [
+            dataclasses.replace(layer, activations=np.ones((1, *layer.activations.shape[1:]), bool)) for layer in layers
+        ]
+        return {"slopes": calibrate(ones, arch)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stale(CycleAware):
+    """The same, but that activations are those of the first calibration throughout: what is gained by new ones."""
+
+    is_stale = True
 
 
 _FIRST = -4.0, 6.0  # first logits: probabilities from 0.02 to 0.998

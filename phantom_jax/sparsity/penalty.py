@@ -41,7 +41,9 @@ def cycle_penalty(
     of a `Masked` network; a leaf belongs to the layer whose name is last among the keys on the path to it. `update`
     takes `calibration=`, what `calibrate` returned for the layers, and maybe `target=`, in place of this function's.
     With `macs=`, effectual MACs of each weight by layer (`macs_per_weight`), the gradient is that of weight * expected
-    MACs / MACs of all weights, while the controller holds cycles as before: a rival for comparisons.
+    MACs / MACs of all weights, while the controller holds cycles as before: a rival for comparisons. With `slopes=`, a
+    calibration for another accelerator or other activations, a weight saves the share of the expected cycles that it
+    would save there: the gradient is that of the cycles there, times the ratio of both. Cycles are held as before.
 
     Args:
         dense_cycles: Cycles of the dense network.
@@ -52,7 +54,8 @@ def cycle_penalty(
 
     Raises:
         ValueError: An argument is not a number that makes sense; or, from `update`, `calibration` or `params` are none,
-            `params` do not hold one array of logits for each layer, or `macs` not one of its MACs.
+            `params` do not hold one array of logits for each layer, `macs` not one of its MACs, or `slopes` is not a
+            calibration of the same layers.
     """
     positive = "a positive number"
     number("dense_cycles", dense_cycles, positive, lambda value: 0 < value < math.inf)
@@ -75,9 +78,9 @@ def cycle_penalty(
         if not isinstance(calibration, Calibration):
             raise ValueError(f"calibration must be what calibrate returned, got {type(calibration).__name__}.")
 
-        def share(logits: list[jax.Array]) -> jax.Array:
+        def share(logits: list[jax.Array], of: Calibration = calibration) -> jax.Array:
             probabilities = [jax.nn.sigmoid(leaf.astype(jnp.float32)) for leaf in logits]
-            return expected_cycles_from(calibration, probabilities).sum() / dense_cycles
+            return expected_cycles_from(of, probabilities).sum() / dense_cycles
 
         leaves, structure = jax.tree.flatten(updates)
         if structure != jax.tree.structure(params):
@@ -85,9 +88,16 @@ def cycle_penalty(
                 f"updates must have the structure of params, {jax.tree.structure(params)}, got {structure}."
             )
         logits = _by_layer(params, calibration)
-        macs = extra.get("macs")
-        if macs is None:
+        macs, other = extra.get("macs"), extra.get("slopes")
+        if macs is None and other is None:
             cycles, slopes = jax.value_and_grad(share)([leaf for _, leaf in logits])
+        elif macs is None:
+            if not isinstance(other, Calibration) or other.names != calibration.names:
+                given = ", ".join(other.names) if isinstance(other, Calibration) else type(other).__name__
+                raise ValueError(f"slopes must be a calibration of {', '.join(calibration.names)}, got {given}.")
+            cycles = share([leaf for _, leaf in logits])
+            there, slopes = jax.value_and_grad(share)([leaf for _, leaf in logits], other)
+            slopes = [cycles / there * slope for slope in slopes]
         else:
             cycles = share([leaf for _, leaf in logits])
             shapes = dict(

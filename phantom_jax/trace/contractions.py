@@ -33,8 +33,23 @@ def to_layer(primitive: str, params: Mapping[str, Any], left: Any, right: Any, n
     if primitive == "conv_general_dilated":
         return _convolution(params, left, right, name)
     if primitive == "dot_general":
-        return _product(params["dimension_numbers"], left, right, name)
+        return _product(params, left, right, name)
     raise NotALayerError("its weights differ by rows, or come in blocks with scales; a layer has one set of weights")
+
+
+def activations_of(primitive: str, params: Mapping[str, Any], left: Any) -> Any:
+    """Returns the left operand of a contraction, of NumPy or JAX, with the channels that it contracts as its last axis.
+
+    Of a convolution, it is `[B, *spatial, Cin]`; of a product, free axes come first, and contracted ones are one.
+    """
+    numbers = params["dimension_numbers"]
+    if primitive == "conv_general_dilated":
+        batch, channels, *spatial = numbers.lhs_spec
+        return left.transpose(batch, *spatial, channels)
+    contracting = numbers[0][0]
+    free = _free(left, contracting)
+    depth = math.prod(left.shape[axis] for axis in contracting)
+    return left.transpose(*free, *contracting).reshape(*(left.shape[axis] for axis in free), depth)
 
 
 def convolution(weights: np.ndarray, activations: np.ndarray, name: str, **geometry: Any) -> Layer:
@@ -79,11 +94,10 @@ def _convolution(params: Mapping[str, Any], left: Any, right: Any, name: str) ->
             "its filters"
         )
     numbers = params["dimension_numbers"]  # batch or filters, channels, then the spatial axes
-    batch, channels, *spatial = numbers.lhs_spec
     filters, depth, *kernel = numbers.rhs_spec
     return convolution(
         np.ascontiguousarray(to_mask("weights", right, name).transpose(*kernel, depth, filters)),
-        to_mask("activations", left, name).transpose(batch, *spatial, channels),
+        activations_of("conv_general_dilated", params, to_mask("activations", left, name)),
         name,
         strides=params["window_strides"],
         padding=params["padding"],
@@ -93,19 +107,18 @@ def _convolution(params: Mapping[str, Any], left: Any, right: Any, name: str) ->
     )
 
 
-def _product(numbers: Any, left: Any, right: Any, name: str) -> Layer:
-    (left_contracting, right_contracting), (batch, _) = numbers
+def _product(params: Mapping[str, Any], left: Any, right: Any, name: str) -> Layer:
+    (_, right_contracting), (batch, _) = params["dimension_numbers"]
     if batch:
         raise NotALayerError(
             "it has batch axes, as in attention, or where each image has weights of its own; a layer has one set of "
             "weights for all images"
         )
-    activations = to_mask("activations", left, name).transpose(*_free(left, left_contracting), *left_contracting)
+    activations = activations_of("dot_general", params, to_mask("activations", left, name))
     weights = to_mask("weights", right, name).transpose(*right_contracting, *_free(right, right_contracting))
     depth = math.prod(right.shape[axis] for axis in right_contracting)
     filters = math.prod(right.shape[axis] for axis in _free(right, right_contracting))
-    free = [left.shape[axis] for axis in _free(left, left_contracting)]
-    return product(weights.reshape(depth, filters), activations.reshape(*free, depth), name)
+    return product(weights.reshape(depth, filters), activations, name)
 
 
 def _free(operand: Any, contracting: Sequence[int]) -> list[int]:

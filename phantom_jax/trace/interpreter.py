@@ -14,7 +14,7 @@ from phantom_jax.trace.origins import MIXED, Origin, derived, is_floating, name_
 from phantom_jax.trace.traced import Findings, Traced
 
 # Primitives that do no more than call a jaxpr, and the parameters that hold it. JAX changes these names over time.
-_CALLS = {
+CALLS = {
     "jit": ("jaxpr",),
     "closed_call": ("call_jaxpr",),
     "call": ("call_jaxpr",),
@@ -71,14 +71,14 @@ def trace(fn: Callable[..., Any], *args: Any) -> Traced:
         raise ValueError(f"fn must be callable, got {fn!r}.")
     paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path((fn, *args))
     leaves = [leaf for _, leaf in paths_and_leaves]
-    inputs: dict[int, _Operand] = {}
+    inputs: dict[int, Operand] = {}
     if isinstance(jnp.zeros(()), Tracer):
         raise ValueError("trace must be called outside of jit: within, JAX computes no values.")
     for position, (path, leaf) in enumerate(paths_and_leaves):
         # What fn holds beside arrays is part of the function: activation functions, say.
         if path[0].idx > 0 or isinstance(leaf, (jax.Array, np.ndarray)):
             array = _array(_argument(path), leaf)
-            inputs[position] = _Operand(array, Origin(path, is_floating(array)))
+            inputs[position] = Operand(array, Origin(path, is_floating(array)))
 
     def run(*arrays: Any) -> Any:
         filled = leaves.copy()
@@ -90,8 +90,8 @@ def trace(fn: Callable[..., Any], *args: Any) -> Traced:
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*(operand.array for operand in inputs.values()))
     for constant in jaxpr.consts:
         _check_concrete("what fn refers to", constant)
-    interpreter = _Interpreter()
-    results = interpreter.run(jaxpr, list(inputs.values()), _Place())
+    interpreter = Interpreter()
+    results = interpreter.run(jaxpr, list(inputs.values()), Place())
     flat, form = jax.tree.flatten(shapes)
     outputs = [
         result.array if isinstance(result.array, jax.Array) else jnp.asarray(result.array, aval.dtype)
@@ -100,26 +100,30 @@ def trace(fn: Callable[..., Any], *args: Any) -> Traced:
     return interpreter.findings.traced(jax.tree.unflatten(form, outputs))
 
 
-class _Operand(NamedTuple):
+class Operand(NamedTuple):
+    """A value, and where it comes from."""
+
     array: Any
     origin: Origin | None = None
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
+    """Where an equation is."""
+
     scopes: tuple[str, ...] = ()
     steps: str = ""  # of the scans around, outermost first: "[2][0]"
 
 
-class _Interpreter:
+class Interpreter:
     """Evaluates jaxprs on concrete values, each equation once."""
 
     def __init__(self) -> None:
         self.findings = Findings()
 
-    def run(self, jaxpr: Any, operands: Sequence[_Operand], place: _Place) -> list[_Operand]:
+    def run(self, jaxpr: Any, operands: Sequence[Operand], place: Place) -> list[Operand]:
         """Returns the results of a jaxpr; a value is let go of once it has had its last use."""
         body = getattr(jaxpr, "jaxpr", jaxpr)  # older versions of JAX have closed and open ones
-        constants = [_Operand(value) for value in getattr(jaxpr, "consts", ())]
+        constants = [Operand(value) for value in getattr(jaxpr, "consts", ())]
         values = dict(zip([*body.constvars, *body.invars], [*constants, *operands], strict=True))
         last_use = {
             atom: index
@@ -132,34 +136,35 @@ class _Interpreter:
             for atom in equation.invars:
                 if not isinstance(atom, Literal) and last_use[atom] == index:
                     values.pop(atom, None)
-            results = self._evaluate(equation, inputs, place)
+            results = self.evaluate(equation, inputs, place)
             values |= {atom: result for atom, result in zip(equation.outvars, results, strict=True) if atom in last_use}
         return [_read(values, atom) for atom in body.outvars]
 
-    def _evaluate(self, equation: Any, inputs: list[_Operand], place: _Place) -> list[_Operand]:
+    def evaluate(self, equation: Any, inputs: list[Operand], place: Place) -> list[Operand]:
+        """Returns the results of an equation, and takes note of what it contracts."""
         name, params = equation.primitive.name, equation.params
         inner = place._replace(scopes=place.scopes + scopes_of(equation.source_info))
-        if name in _CALLS:
-            called = next(params[key] for key in _CALLS[name] if key in params)
+        if name in CALLS:
+            called = next(params[key] for key in CALLS[name] if key in params)
             return self.run(called, inputs, inner)
         if name == "cond":
             index, *operands = inputs
             branches = params["branches"]
             return self.run(branches[np.clip(int(index.array), 0, len(branches) - 1)], operands, inner)
         if name == "scan":
-            return self._scan(params, inputs, inner) if params["length"] else _bind(equation, inputs)
+            return self._scan(params, inputs, inner) if params["length"] else bind(equation, inputs)
         if name in CONTRACTIONS:
             self._contract(equation, inputs, inner)
-        for within, scopes in _contractions_within(params, inner.scopes):
+        for within, scopes in contractions_within(params, inner.scopes):
             shapes = [atom.aval.shape for atom in within.invars]
             found = self._name(None, inner._replace(scopes=scopes), within)
             self.findings.skip(within.primitive.name, found, shapes, f"it is inside a {name}, which is run as a whole")
         if name in _OPAQUE:
             shapes = [np.shape(operand.array) for operand in inputs]
             self.findings.skip(name, self._name(None, inner, equation), shapes, "what it contracts cannot be seen")
-        return _bind(equation, inputs)
+        return bind(equation, inputs)
 
-    def _contract(self, equation: Any, inputs: list[_Operand], place: _Place) -> None:
+    def _contract(self, equation: Any, inputs: list[Operand], place: Place) -> None:
         left, right = inputs[:2]
         source = right.origin.path if right.origin else None
         name = self._name(source, place, equation)
@@ -171,7 +176,7 @@ class _Interpreter:
         else:
             self.findings.add(layer, source)
 
-    def _scan(self, params: Any, inputs: list[_Operand], place: _Place) -> list[_Operand]:
+    def _scan(self, params: Any, inputs: list[Operand], place: Place) -> list[Operand]:
         if "ft_in" in params:  # from JAX 0.11 on
             constants, carry, stacked = map(list, params["ft_in"].update(inputs).unpack())
         else:
@@ -179,25 +184,25 @@ class _Interpreter:
             constants, carry, stacked = inputs[:first], inputs[first:second], inputs[second:]
         carried, length, rows = len(carry), params["length"], {}
         for step in reversed(range(length)) if params["reverse"] else range(length):
-            slices = [_Operand(jax.lax.dynamic_index_in_dim(one.array, step, keepdims=False)) for one in stacked]
+            slices = [Operand(jax.lax.dynamic_index_in_dim(one.array, step, keepdims=False)) for one in stacked]
             there = place._replace(steps=f"{place.steps}[{step}]")
             results = self.run(params["jaxpr"], [*constants, *carry, *slices], there)
             carry, rows[step] = results[:carried], [row.array for row in results[carried:]]
         return [
             *carry,
-            *(_Operand(jnp.stack(column)) for column in zip(*(rows[i] for i in range(length)), strict=True)),
+            *(Operand(jnp.stack(column)) for column in zip(*(rows[i] for i in range(length)), strict=True)),
         ]
 
-    def _name(self, source: Any, place: _Place, equation: Any) -> str:
+    def _name(self, source: Any, place: Place, equation: Any) -> str:
         name = name_of(source, place.scopes, equation.source_info) or equation.primitive.name
         return self.findings.unique(name + place.steps)
 
 
-def _read(values: dict[Any, _Operand], atom: Any) -> _Operand:
-    return _Operand(atom.val) if isinstance(atom, Literal) else values[atom]
+def _read(values: dict[Any, Operand], atom: Any) -> Operand:
+    return Operand(atom.val) if isinstance(atom, Literal) else values[atom]
 
 
-def _bind(equation: Any, inputs: list[_Operand]) -> list[_Operand]:
+def bind(equation: Any, inputs: list[Operand]) -> list[Operand]:
     """Evaluates an equation as JAX does."""
     primitive, params = equation.primitive, equation.params
     with equation.ctx.manager:
@@ -206,19 +211,19 @@ def _bind(equation: Any, inputs: list[_Operand]) -> list[_Operand]:
     origins = [operand.origin for operand in inputs]
     is_opaque = primitive.name in CONTRACTIONS or any(True for _ in jaxprs_in_params(params))
     return [
-        _Operand(result, MIXED if is_opaque else derived(avals, origins, atom.aval))
+        Operand(result, MIXED if is_opaque else derived(avals, origins, atom.aval))
         for result, atom in zip(results if primitive.multiple_results else [results], equation.outvars, strict=True)
     ]
 
 
-def _contractions_within(params: Any, scopes: tuple[str, ...]) -> Iterator[tuple[Any, tuple[str, ...]]]:
+def contractions_within(params: Any, scopes: tuple[str, ...]) -> Iterator[tuple[Any, tuple[str, ...]]]:
     """Yields the contractions in the jaxprs of an equation's parameters, each with its scopes."""
     for jaxpr in jaxprs_in_params(params):
         for equation in jaxpr.eqns:
             inner = scopes + scopes_of(equation.source_info)
             if equation.primitive.name in CONTRACTIONS:
                 yield equation, inner
-            yield from _contractions_within(equation.params, inner)
+            yield from contractions_within(equation.params, inner)
 
 
 def _argument(path: Any) -> str:

@@ -29,7 +29,8 @@ class Settings:
     """A training run; numbers are checked.
 
     A dense network is trained, then made sparse by a method, then trained on with masks that are adjusted until 0.9 of
-    that phase: activations change, and with them the cycles of a mask. Without a method there is a dense phase alone.
+    that phase: activations change, and with them the cycles of a mask. Without a method there is a dense phase alone,
+    unless activations are penalized: then they are made sparse in the other phases, and weights are left as they are.
     """
 
     dense: Phase
@@ -52,6 +53,7 @@ class Settings:
     penalty: float = 1.0  # first weight, see `phantom_jax.sparsity.cycle_penalty`
     gain: float = 0.02
     pull: float = 4.0
+    activations: float = 0.0  # weight of what activations cost, as a share of the cycles, after the dense phase
 
     def __post_init__(self) -> None:
         """Checks all settings.
@@ -73,6 +75,7 @@ class Settings:
         number("sparsity.settled", self.settled, "a number from 0 to 1", lambda value: 0 <= value <= 1)
         for name in ("logit_rate", "penalty"):
             number(f"sparsity.{name}", getattr(self, name), "a positive number", _is_positive)
+        number("sparsity.activations", self.activations, "a number of 0 or more", lambda value: 0 <= value < math.inf)
         for name in ("cycles", "density"):
             if getattr(self, name) is not None:
                 share = "a number above 0 and at most 1, or null"
@@ -88,15 +91,20 @@ class Settings:
             )
         if isinstance(self.method, CycleAware) and self.cycles is None:
             raise ValueError("sparsity.cycles must be set for a method that learns from cycles, got null.")
-        if self.method is not None and not (self.sparse.epochs and self.tune.epochs):
+        if self.sparsifies and not (self.sparse.epochs and self.tune.epochs):
             raise ValueError(
-                "phases.sparse.epochs and phases.tune.epochs must be positive where there is a method, got "
-                f"{self.sparse.epochs} and {self.tune.epochs}."
+                "phases.sparse.epochs and phases.tune.epochs must be positive where weights or activations are made "
+                f"sparse, got {self.sparse.epochs} and {self.tune.epochs}."
             )
+
+    @property
+    def sparsifies(self) -> bool:
+        """Whether there are phases after the dense one."""
+        return self.method is not None or self.activations > 0
 
     def steps(self, phase: str, per_epoch: int) -> int:
         """Returns the steps of a phase, given those of an epoch."""
-        if phase != "dense" and self.method is None:
+        if phase != "dense" and not self.sparsifies:
             return 0
         return getattr(self, phase).epochs * per_epoch
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from phantom_jax.data import augment
 from phantom_jax.relaxed import Calibration
-from phantom_jax.sparsity import Keep, Masked, additive_adam, cycle_penalty
+from phantom_jax.sparsity import Keep, Masked, additive_adam, cycle_penalty, priced_activity
 from phantom_jax.training.settings import Settings
 
 _TAKEN_DECAY = 2e-4  # of N:M's weights that are taken (Zhou et al., arXiv:2102.04010)
@@ -38,7 +38,8 @@ def build_step(
 
     A step goes from a state and a batch to the next state and figures of the batch. The state is (params, keep, rest,
     state of the optimizer, of that of keep logits); what else it takes are images, labels, a random key, and, where
-    keep logits are learned, a calibration and a target, else None, and MACs of each weight where those are penalized.
+    keep logits are learned, a calibration and a target, else None, and what the method prices weights by, and prices of
+    activations, none where they are not penalized.
     Runs that differ in targets and seeds share it.
 
     Args:
@@ -62,28 +63,36 @@ def build_step(
         key: jax.Array,
         calibration: Calibration | None,
         target: jax.Array | None,
-        macs: Mapping[str, jax.Array] | None,
+        priced_by: Mapping[str, Any],
+        prices: Mapping[str, jax.Array],
     ) -> tuple[tuple[Any, ...], dict[str, jax.Array]]:
         params, keep, rest, optimizer_state, keep_state = state
         augment_key, draw_key = jax.random.split(key)
         images = augment(augment_key, images, shift=settings.shift, flip=settings.flip)
 
-        def loss(trained: tuple[Any, Any]) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-            model = merge(graph, *trained, rest)
-            logits = model(images, key=draw_key)
-            task = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-            accuracy = (logits.argmax(-1) == labels).mean()
-            decay = _TAKEN_DECAY / 2 * _taken(model) if model.straight_through else 0.0
-            return task + decay, (nnx.state(model, _OTHER), accuracy)
+        def loss(trained: tuple[Any, Any]) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+            model, figures = merge(graph, *trained, rest), {}
+            if prices:
+                logits, inputs = model.with_inputs(images, key=draw_key)
+                figures["activity"] = priced_activity(inputs, prices)
+            else:
+                logits = model(images, key=draw_key)
+            value = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            figures["accuracy"] = (logits.argmax(-1) == labels).mean()
+            if model.straight_through:
+                value += _TAKEN_DECAY / 2 * _taken(model)
+            if prices:
+                value += settings.activations * figures["activity"]
+            return value, (nnx.state(model, _OTHER), figures)
 
-        (value, (rest, accuracy)), gradient = jax.value_and_grad(loss, has_aux=True)((params, keep))
+        (value, (rest, figures)), gradient = jax.value_and_grad(loss, has_aux=True)((params, keep))
         updates, optimizer_state = optimizer.update(gradient[0], optimizer_state, params)
         params = optax.apply_updates(params, updates)
         if keep_optimizer is not None:
-            extra = {"calibration": calibration, "target": target, "macs": macs}
+            extra = {"calibration": calibration, "target": target, **priced_by}
             updates, keep_state = keep_optimizer.update(gradient[1], keep_state, keep, **extra)
             keep = optax.apply_updates(keep, updates)
-        figures = {"loss": value, "accuracy": accuracy, "density": merge(graph, params, keep, rest).density()}
+        figures |= {"loss": value, "density": merge(graph, params, keep, rest).density()}
         return (params, keep, rest, optimizer_state, keep_state), figures
 
     return optimizer, keep_optimizer, step

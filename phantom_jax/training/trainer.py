@@ -15,16 +15,15 @@ from phantom_jax.layer import Layer
 from phantom_jax.relaxed import Calibration, calibrate, expected_cycles_from
 from phantom_jax.sparsity import (
     CycleAware,
-    MacPenalty,
     Masked,
     Method,
+    activation_prices,
     cubic,
     dense_cycles,
     exact_cycles,
     keep_best,
     keep_cycles,
     keep_density,
-    macs_per_weight,
 )
 from phantom_jax.training.checkpoints import Checkpoints
 from phantom_jax.training.settings import PHASES, Settings
@@ -41,7 +40,8 @@ class Trainer:
     """A training run.
 
     Its state is the network, the optimizers, the scores of weights once they are learned, the calibration's
-    activations and age, and the step. Random numbers and the order of images follow from the seed and the step.
+    activations and age, the prices of activations, and the step. Random numbers and the order of images follow from the
+    seed and the step.
     """
 
     def __init__(
@@ -81,8 +81,11 @@ class Trainer:
         self._scores: dict[str, np.ndarray] = {}
         self._activations: list[np.ndarray] = []
         self._calibration: Calibration | None = None
-        self._macs: dict[str, np.ndarray] | None = None  # of each weight, where those are penalized
+        self._priced_by: dict[str, Any] = {}  # of the calibration's activations, see `CycleAware.priced_by`
         self._calibrated = 0  # at which step
+        self._prices: dict[
+            str, np.ndarray
+        ] = {}  # of activations, by layer and channel, as shares of the cycles expected then
         self._first_share = math.nan  # of the dense cycles, before weights are chosen
         self._share = math.nan  # last exact cycles of the masks, on the images that they are adjusted on
         self.evaluations: dict[str, dict[str, Any]] = {}  # by phase that is done
@@ -111,7 +114,7 @@ class Trainer:
             figures = self._prepare()
             indices = batch_indices(self.step, len(images), self.settings.batch_size, self.settings.seed)
             key = jax.random.fold_in(self._key, self.step)
-            learned_from = self._calibration, self._target(), self._macs
+            learned_from = self._calibration, self._target(), self._priced_by, self._prices
             state, of_step = self._step(self._state, images[indices], labels[indices], key, *learned_from)
             values = {name: float(value) for name, value in of_step.items()}
             if not math.isfinite(values["loss"]):
@@ -142,6 +145,7 @@ class Trainer:
             "step": self.step,
             "scored": bool(self._scores),
             "activations": len(self._activations),
+            "priced": bool(self._prices),
             "calibrated": self._calibrated,
             "first_share": self._first_share,
             "share": self._share,
@@ -160,8 +164,9 @@ class Trainer:
             self._scores = {name: np.asarray(values) for name, values in self._model.weights().items()}
         self._enter_structure()
         self._activations = [np.zeros(0)] * about["activations"]
+        self._prices = {name: np.zeros(0) for name in self._model.names} if about["priced"] else {}
         structure = jax.tree.structure(self._saved())
-        self._state, self._scores, self._activations = jax.tree.unflatten(structure, leaves)
+        self._state, self._scores, self._activations, self._prices = jax.tree.unflatten(structure, leaves)
         self._state = jax.tree.map(jax.numpy.asarray, self._state)
         if self._activations:
             layers = self.model.trace(self._images(self.settings.calibration_images))
@@ -185,7 +190,7 @@ class Trainer:
         return self.phase != "dense" and self._method is not None and self._method.straight_through
 
     def _saved(self) -> tuple[Any, ...]:
-        return self._state, self._scores, self._activations
+        return self._state, self._scores, self._activations, self._prices
 
     def _enter_structure(self) -> None:
         """Prepares optimizers and the compiled step for the phase, from the network."""
@@ -221,6 +226,13 @@ class Trainer:
         while self.step >= self.ends[self.phase]:
             self._enter(PHASES[PHASES.index(self.phase) + 1])
         since = self.step - self._begin()
+        figures = {} if self._method is None else self._adjust(since)
+        if self.settings.activations and self.phase != "dense" and since % self.settings.interval == 0:
+            self._price()
+        return figures
+
+    def _adjust(self, since: int) -> dict[str, Any]:
+        """Calibrates, or sets masks, where that is due so many steps into the phase; returns figures of it."""
         if self.phase == "sparse" and since % self.settings.interval == 0:
             return self._calibrate() if self._learns else self._choose(since / (self.ends["sparse"] - self._begin()))
         tuned = since / max(self.ends["tune"] - self.ends["sparse"], 1)
@@ -244,7 +256,7 @@ class Trainer:
                 self._scores = self._method.scores(self._model, layers)
             scores = self._scores or self._method.scores(self._model, layers)
             self._model.set_masks(self._masks(scores, layers, 1.0))
-            self._calibration, self._macs, self._activations = None, None, []
+            self._calibration, self._priced_by, self._activations = None, {}, []
         self.phase = phase
         self._model.straight_through = self._is_straight_through
         self._enter_structure()
@@ -292,12 +304,14 @@ class Trainer:
         return {"exact_cycles": self._share}
 
     def _calibrate(self) -> dict[str, Any]:
-        """Calibrates the proxy on the network as it is, and checks the last one on drawn masks."""
+        """Calibrates the proxy on the network as it is, unless it is to be stale, and checks it on drawn masks."""
         model = self.model
         layers = model.trace(self._images(self.settings.calibration_images))
-        self._activations = [np.asarray(layer.activations) for layer in layers]
-        self._calibrate_on(layers)
-        self._calibrated = self.step
+        assert isinstance(self._method, CycleAware)
+        if self._calibration is None or not self._method.is_stale:
+            self._activations = [np.asarray(layer.activations) for layer in layers]
+            self._calibrate_on(layers)
+            self._calibrated = self.step
         assert self._calibration is not None
         probabilities = [np.asarray(values) for values in model.probabilities()]
         expected = float(expected_cycles_from(self._calibration, probabilities).sum())
@@ -309,10 +323,19 @@ class Trainer:
         exact = float(np.mean(drawn))
         return {"exact_cycles": exact / self._dense_cycles, "proxy_error": expected / exact - 1}
 
+    def _price(self) -> None:
+        """Prices activations for the network as it is."""
+        model = self.model
+        layers = model.trace(self._images(self.settings.calibration_images))
+        probabilities = model.probabilities()
+        expected = np.float32(expected_cycles_from(calibrate(layers, self.arch), probabilities).sum())
+        prices = activation_prices(layers, dict(zip(model.names, probabilities, strict=True)), self.arch)
+        self._prices = {name: values / expected for name, values in prices.items()}
+
     def _calibrate_on(self, layers: Sequence[Layer]) -> None:
         self._calibration = calibrate(layers, self.arch)
-        if isinstance(self._method, MacPenalty):
-            self._macs = {str(layer.name): macs_per_weight(layer).astype(np.float32) for layer in layers}
+        if isinstance(self._method, CycleAware):
+            self._priced_by = self._method.priced_by(layers, self.arch)
 
     def _penalty_figures(self) -> dict[str, Any]:
         if not self._learns or self.phase != "sparse":
