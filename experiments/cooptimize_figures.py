@@ -114,9 +114,7 @@ def _stacks(summary: Summary) -> matplotlib.figure.Figure:
     left = np.zeros(len(points))
     components = [name for name in summary.layers[0] if name.startswith("stack_")]
     sums = np.array([[_sum(summary, point, name) for point in points] for name in components])
-    for name, color, hatch, shares in zip(
-        components, _COLORS.values(), _HATCHES, 100 * sums / sums.sum(0), strict=True
-    ):
+    for name, color, hatch, shares in zip(components, _OF_STACK, _HATCHES, 100 * sums / sums.sum(0), strict=True):
         text = name.removeprefix("stack_")
         axes.barh(range(len(points)), shares, left=left, color=color, hatch=hatch, edgecolor="white", label=text)
         left += shares
