@@ -9,9 +9,12 @@ from experiments import command
 from tests import jobs
 
 PRESETS = sorted(path.stem for path in pathlib.Path(command.CONFIG_PATH, "experiment").glob("*.yaml"))
+LONG = ("ablations_vgg_mnist5k", "front_digits")  # two minutes; else as front_vgg_mnist5k
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in PRESETS]
+)
 def test_every_experiment_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: str) -> None:
     job = jobs.job_of(preset)
     done = jobs.run(job, tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")
