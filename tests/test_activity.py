@@ -120,7 +120,7 @@ def test_inputs_are_what_trace_sees_and_a_call_with_them_does_what_one_without_d
         )
 
 
-@pytest.mark.parametrize("make", [vgg_small, mobilenet_small])
+@pytest.mark.parametrize("make", [vgg_small, pytest.param(mobilenet_small, marks=pytest.mark.slow)])
 def test_the_gradient_of_activity_reaches_what_comes_before_a_layer(make: Any) -> None:
     model = Masked(make((16, 16, 1), 3, nnx.Rngs(0)), np.zeros((1, 16, 16, 1), np.float32))
     images = np.random.default_rng(0).random((4, 16, 16, 1)).astype(np.float32)
