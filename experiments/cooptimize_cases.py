@@ -27,7 +27,7 @@ _OPTIONS = (
 )
 _LEARNER = ("settled", *train_settings.OF_LEARNERS)
 # What may differ when a job goes on: which cases there are, and what is computed from them.
-FREE = ("tracking", "points", "folds", "loss", "resamples")
+_FREE = ("tracking", "points", "folds", "loss", "resamples")
 _SAVED_IMAGES, _CHECKPOINT_EVERY = 4, 1_000
 _OF_TRAINING = {"tracking": {}, "saved_images": _SAVED_IMAGES, "checkpoint_every": _CHECKPOINT_EVERY, "resume": False}
 Snapshot = tuple[list[np.ndarray], dict[str, Any]]  # of a `Trainer`
@@ -104,7 +104,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         integer("swaps", options["swaps"], minimum=0),
         number("loss", options["loss"], "a number from 0 to 1", lambda loss: 0 <= loss <= 1),
         integer("resamples", options["resamples"], minimum=1),
-        {name: value for name, value in options.items() if name not in FREE},
+        {name: value for name, value in options.items() if name not in _FREE},
     )
 
 
@@ -179,8 +179,7 @@ def _job(settings: Settings, fold: int, method: str, target: float | str | None)
     """Returns the training of a case."""
     options = {name: value for name, value in settings.options.items() if name not in ("learner", "swaps")}
     learner = dict(settings.options["learner"])
-    of_all = {"cycles": None, "density": None, "activations": 0.0, "settled": learner.pop("settled")}
-    sparsity = {"name": "none", **of_all}
+    sparsity = {"name": "none", "cycles": None, "density": None, "activations": 0.0, "settled": learner.pop("settled")}
     if method == "n_m":
         sparsity |= {"name": method, **dict(zip("nm", map(int, str(target).split(":")), strict=True))}
     elif method != DENSE:

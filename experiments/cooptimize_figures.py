@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.cooptimize_summary import Summary
 from phantom_jax.frontier import DENSE
+from phantom_jax.plotting import stack_bars
 from phantom_jax.workloads import read_npz
 
 _COLORS = {  # from dark to light, along a palette of even lightness steps (cividis)
@@ -23,8 +24,6 @@ _COLORS = {  # from dark to light, along a palette of even lightness steps (civi
     "n_m": "#fee838",
 }
 _MARKERS = dict(zip(_COLORS, "o<>XsD^vP", strict=True))
-_OF_STACK = ("#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838")
-_HATCHES = ("", "//", "..", "xx", "\\\\", "")
 
 
 def figures(summary: Summary, masks: Mapping[str, pathlib.Path]) -> dict[str, matplotlib.figure.Figure]:
@@ -111,16 +110,13 @@ def _stacks(summary: Summary) -> matplotlib.figure.Figure:
     points = [(row["method"], row["target"]) for row in summary.points]
     figure = matplotlib.figure.Figure(figsize=(9.0, 1.3 + 0.24 * len(points)), layout="constrained")
     axes = figure.subplots()
-    left = np.zeros(len(points))
     components = [name for name in summary.layers[0] if name.startswith("stack_")]
     sums = np.array([[_sum(summary, point, name) for point in points] for name in components])
-    for name, color, hatch, shares in zip(components, _OF_STACK, _HATCHES, 100 * sums / sums.sum(0), strict=True):
-        text = name.removeprefix("stack_")
-        axes.barh(range(len(points)), shares, left=left, color=color, hatch=hatch, edgecolor="white", label=text)
-        left += shares
+    names = [name.removeprefix("stack_") for name in components]
+    stack_bars(axes, dict(zip(names, 100 * sums / sums.sum(0), strict=True)))
     axes.set_yticks(range(len(points)), [f"{method} {target or ''}" for method, target in points], fontsize="small")
     axes.invert_yaxis()
-    axes.set(xlim=(0, 100), xlabel="share of thread slots, per cent")
+    axes.set(xlabel="share of thread slots, per cent")
     figure.legend(loc="outside upper center", ncols=len(components), frameon=False, fontsize="small")
     return figure
 

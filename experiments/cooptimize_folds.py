@@ -8,6 +8,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from experiments import command
+from experiments.once import identity
+
+_ALL = {"folds": None}  # in place of the folds of each job
 
 
 class Folds(Callback):
@@ -23,7 +26,7 @@ class Folds(Callback):
         directory = pathlib.Path(config.hydra.sweep.dir)
         jobs = sorted(path.parent for path in directory.glob("*/results.json"))
         made = [_made(json.loads((job / "results.json").read_text())) for job in jobs]
-        if any(_shared(of) != _shared(made[0]) for of in made):
+        if any((identity(of) | _ALL) != (identity(made[0]) | _ALL) for of in made):
             command.tell(["no summary of all folds: jobs differ in more than folds; each has its own."])
             return
         settings = cooptimize_cases.read_settings(made[0]["settings"])
@@ -44,9 +47,3 @@ class Folds(Callback):
 
 def _made(results: dict[str, Any]) -> dict[str, Any]:
     return {name: results[name] for name in ("settings", "inputs", "versions", "git_revision", "git_modified")}
-
-
-def _shared(made: dict[str, Any]) -> dict[str, Any]:
-    """Returns what jobs that differ in folds have in common."""
-    settings = {name: value for name, value in made["settings"].items() if name not in ("folds", "tracking")}
-    return {"settings": settings, "inputs": made["inputs"], "phantom_jax": made["versions"]["phantom_jax"]}

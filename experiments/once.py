@@ -41,14 +41,15 @@ def _differences(path: pathlib.Path, config: DictConfig) -> list[str]:
     from experiments import provenance
 
     try:
-        then, now = (_identity(results) for results in (json.loads(path.read_text()), provenance.collect(config)))
+        then, now = (identity(results) for results in (json.loads(path.read_text()), provenance.collect(config)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"they do not say of what ({error!r})"]
     names = dict.fromkeys([*then, *now])
     return [f"{name} {then.get(name)}, now {now.get(name)}" for name in names if then.get(name) != now.get(name)]
 
 
-def _identity(results: Mapping[str, Any]) -> dict[str, Any]:
+def identity(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what results depend on: settings by their names in full, contents of files, the version."""
     settings = {name: value for name, value in results["settings"].items() if name not in _FREE}
     return {**_flat(settings), **results["inputs"], "phantom_jax": results["versions"]["phantom_jax"]}
 

@@ -7,6 +7,7 @@ import matplotlib.figure
 import numpy as np
 
 from phantom_jax.comparison import PAPER_RATIOS, PHANTOM, RIVALS, MapPoint, Run
+from phantom_jax.plotting import stack_bars
 
 _WIDTH = 9.0  # inches
 # From dark to light, along a palette of even lightness steps (cividis), a color and a marker per rival.
@@ -111,17 +112,10 @@ def stacks(runs: Sequence[Run]) -> matplotlib.figure.Figure:
     panels = figure.subplots(len(networks), squeeze=False)[:, 0]
     for axes, network in zip(panels, networks, strict=True):
         of = {run.design: run for run in shown if run.network == network}
-        left = np.zeros(len(designs))
-        for part, (color, hatch) in _PARTS.items():
-            shares = np.array([_share(of[design], part) for design in designs])
-            axes.barh(
-                range(len(designs)), shares, left=left, color=color, hatch=hatch, edgecolor="white", linewidth=0.3,
-                label=part,
-            )  # fmt: skip
-            left += shares
+        shares = {part: np.array([_share(of[design], part) for design in designs]) for part in _PARTS}
+        stack_bars(axes, shares, _PARTS.values())
         axes.set_yticks(range(len(designs)), designs, fontsize="small")
         axes.invert_yaxis()
-        axes.set(xlim=(0, 100))
         axes.set_title(f"{network}, {of[PHANTOM].masks} masks", fontsize="medium", parse_math=False)
     panels[-1].set(xlabel="share of slots, per cent")
     handles, labels = panels[0].get_legend_handles_labels()

@@ -4,14 +4,14 @@ Components differ in lightness and in hatching as well as in color, so figures c
 color-blind. Matplotlib is needed for this module alone, which the package does not import by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.axes
 import matplotlib.figure
 import matplotlib.patches
 import matplotlib.ticker
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from phantom_jax.report import LayerReport, Report
 from phantom_jax.selector import issue_cycles
@@ -27,24 +27,31 @@ def cycle_stack(report: Report) -> matplotlib.figure.Figure:
     names = [*(layer.name for layer in report.layers), "total"]
     of: list[LayerReport | Report] = [*report.layers, report]
     figure, axes = _rows_figure(len(names))
-    left = np.zeros(len(names))
-    for component, color, hatch in zip(report.stack, _COLORS, _HATCHES, strict=False):
-        shares = np.array([100 * (part.shares[component] or 0.0) for part in of])
-        axes.barh(
-            range(len(names)),
-            shares,
-            left=left,
-            color=color,
-            hatch=hatch,
-            edgecolor="white",
-            linewidth=0.3,
-            label=component,
-        )
-        left += shares
-    axes.set(xlim=(0, 100), xlabel="share of thread slots, per cent")
+    stack_bars(axes, {name: np.array([100 * (part.shares[name] or 0.0) for part in of]) for name in report.stack})
+    axes.set(xlabel="share of thread slots, per cent")
     _label_rows(axes, names)
     figure.legend(loc="outside upper center", ncols=len(report.stack), frameon=False, fontsize="small")
     return figure
+
+
+def stack_bars(
+    axes: matplotlib.axes.Axes,
+    shares: Mapping[str, Float[np.ndarray, " rows"]],
+    styles: Iterable[tuple[str, str]] = tuple(zip(_COLORS, _HATCHES, strict=True)),
+) -> None:
+    """Draws a horizontal bar for each row, made of its components.
+
+    Args:
+        axes: Where.
+        shares: Of each component, in per cent of each row's slots.
+        styles: Color and hatching of each component, or more of them.
+    """
+    left = 0.0
+    for (component, of_rows), (color, hatch) in zip(shares.items(), styles, strict=False):
+        rows = range(len(of_rows))
+        axes.barh(rows, of_rows, left=left, color=color, hatch=hatch, edgecolor="white", linewidth=0.3, label=component)
+        left = left + of_rows
+    axes.set(xlim=(0, 100))
 
 
 def speedups(report: Report) -> matplotlib.figure.Figure:

@@ -1,10 +1,13 @@
 """Runs the jobs as their users do: from the command line."""
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -27,11 +30,23 @@ def run(
     return subprocess.run(arguments, cwd=directory, env=variables, capture_output=True, text=True, timeout=600)
 
 
-def start(job: str, directory: pathlib.Path, *overrides: str) -> subprocess.Popen[bytes]:
-    """Starts a job likewise, without waiting for its end or its output."""
+def kill_when(reached: Callable[[], bool], job: str, directory: pathlib.Path, *overrides: str) -> None:
+    """Starts a job likewise, and kills it once it has reached something, which must be before its end."""
     arguments, variables = _command(job, overrides, None)
     nowhere = subprocess.DEVNULL
-    return subprocess.Popen(arguments, cwd=directory, env=variables, stdout=nowhere, stderr=nowhere)
+    started = subprocess.Popen(arguments, cwd=directory, env=variables, stdout=nowhere, stderr=nowhere)
+    deadline = time.monotonic() + 300
+    while not reached():
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    started.kill()
+    started.wait()
+
+
+def results(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Returns the results of each job of a sweep, by the name of its directory."""
+    return {path.parent.name: json.loads(path.read_text()) for path in directory.glob("*/results.json")}
 
 
 def _command(

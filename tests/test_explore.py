@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import time
 from typing import Any
 
 import pytest
@@ -17,27 +16,16 @@ SMALL = ("workload=mobilenet_v1", "workload.size=32", "workload.width=0.25")
 SEARCH = ("--multirun", *SMALL, "hydra.sweep.dir=sweep")
 
 
-def results(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
-    return {path.parent.name: json.loads(path.read_text()) for path in directory.glob("*/results.json")}
-
-
 def test_a_killed_search_goes_on_and_counts_no_mesh_twice(tmp_path: pathlib.Path) -> None:
     sweep = tmp_path / "sweep"
-    killed = jobs.start("explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=50")
-    deadline = time.monotonic() + 300
-    while len(results(sweep)) < 3:
-        assert killed.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    killed.kill()
-    killed.wait()
+    jobs.kill_when(lambda: len(jobs.results(sweep)) >= 3, "explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=50")
     before = {path: path.stat().st_mtime_ns for path in sweep.glob("*/results.json")}
     done = jobs.run("explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=6", "hydra/launcher=joblib")
     assert done.returncode == 0, done.stderr
     assert "the study goes on after 2 trials; 4 are left" in done.stdout  # they are told in pairs
     assert {path: path.stat().st_mtime_ns for path in before} == before
     front = json.loads((sweep / "front.json").read_text())["trials"]
-    found = results(sweep)
+    found = jobs.results(sweep)
     assert {(row["cycles"], row["area"]) for row in front} <= {(r["cycles"], r["area"]) for r in found.values()}
     check_front(front)
     check_results(found)

@@ -1,11 +1,9 @@
 """Sweeps from the command line: the same on all launchers, told what failed, and gone on with after a kill."""
 
 import hashlib
-import json
 import pathlib
 import re
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -64,10 +62,6 @@ def composed() -> Any:
     HydraConfig.instance().cfg = None
 
 
-def results(directory: pathlib.Path) -> dict[str, Any]:
-    return {path.parent.name: json.loads(path.read_text()) for path in directory.glob("*/results.json")}
-
-
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "ray", "submitit_local"])
 def test_all_launchers_give_the_same_beside_a_job_that_fails(
     tmp_path: pathlib.Path, masks: pathlib.Path, composed: Compose, launcher: str
@@ -88,7 +82,7 @@ def test_all_launchers_give_the_same_beside_a_job_that_fails(
         r"1 of 3 jobs failed:\n  #1 .*arch.rows=0 .*: rows must be a positive integer, got 0.\n", done.stderr
     )
     assert "Traceback" not in done.stderr
-    found = results(tmp_path / "sweep")
+    found = jobs.results(tmp_path / "sweep")
     assert found.keys() == {"0", "2"}
     for name, rows in (("0", 2), ("2", 7)):
         digest = hashlib.sha256(masks.read_bytes()).hexdigest()
@@ -104,21 +98,14 @@ def test_all_launchers_give_the_same_beside_a_job_that_fails(
 
 def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path: pathlib.Path) -> None:
     swept = f"arch.rows={','.join(map(str, range(1, 21)))}"
-    killed = jobs.start("simulate", tmp_path, *SWEEP, swept)
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "sweep/1/results.json").exists():
-        assert killed.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    killed.kill()
-    killed.wait()
+    jobs.kill_when((tmp_path / "sweep/1/results.json").exists, "simulate", tmp_path, *SWEEP, swept)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/*/results.json")}
     assert 2 <= len(before) < 20
     done = jobs.run("simulate", tmp_path, *SWEEP, swept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert done.stdout.count("The job is not run again.") == len(before)
-    rows = {name: found["architecture"]["rows"] for name, found in results(tmp_path / "sweep").items()}
+    rows = {name: found["architecture"]["rows"] for name, found in jobs.results(tmp_path / "sweep").items()}
     assert rows == {str(number): number + 1 for number in range(20)}
 
 

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import time
 from typing import Any
 
 import numpy as np
@@ -70,14 +69,11 @@ def check_masks(directory: pathlib.Path) -> None:
 def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
     """It passes a damaged checkpoint over, goes on, and comes to the same end; another configuration is refused."""
     above, run = directory.parent, directory.name
-    killed = jobs.start("train", above, *FAST, f"hydra.run.dir={run}")
-    deadline = time.monotonic() + 300
-    while not (directory / "log.jsonl").exists() or len(log_lines(directory)) < 25:
-        assert killed.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    killed.kill()
-    killed.wait()
+
+    def has_25_lines() -> bool:
+        return (directory / "log.jsonl").exists() and len(log_lines(directory)) >= 25
+
+    jobs.kill_when(has_25_lines, "train", above, *FAST, f"hydra.run.dir={run}")
     names = [path.name for path in (directory / "checkpoints").iterdir()]
     newest, older = sorted((int(name) for name in names if name.isdecimal()), reverse=True)[:2]
     for path in (directory / "checkpoints" / str(newest)).rglob("*"):  # as if it had been killed while it wrote

@@ -83,9 +83,7 @@ class Trainer:
         self._calibration: Calibration | None = None
         self._priced_by: dict[str, Any] = {}  # of the calibration's activations, see `CycleAware.priced_by`
         self._calibrated = 0  # at which step
-        self._prices: dict[
-            str, np.ndarray
-        ] = {}  # of activations, by layer and channel, as shares of the cycles expected then
+        self._prices: dict[str, np.ndarray] = {}  # of activations, as shares of the cycles expected then
         self._first_share = math.nan  # of the dense cycles, before weights are chosen
         self._share = math.nan  # last exact cycles of the masks, on the images that they are adjusted on
         self.evaluations: dict[str, dict[str, Any]] = {}  # by phase that is done
