@@ -294,7 +294,10 @@ class CooptimizeConfig(TrainingConfig):
 
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
     points: dict[str, Any] = dataclasses.field(default_factory=dict)
+    with_activations: dict[str, Any] = dataclasses.field(default_factory=dict)
+    activations: Any = MISSING
     swaps: Any = MISSING
+    others: dict[str, Any] = dataclasses.field(default_factory=dict)
     folds: Any = MISSING
     loss: Any = MISSING
     resamples: Any = MISSING

@@ -41,7 +41,7 @@ def main(config: DictConfig) -> None:
         summary = cooptimize_summary.summarize(cases, settings.loss, settings.resamples)
         results = cooptimize_summary.results(made, summary)
         command.write_csv(directory / "results.csv", summary.points)
-        for name in ("points", "equal_accuracy", "layers"):
+        for name in cooptimize_summary.ROWS:
             tracker.table(name, results[name])
         tracker.summarize({f"{row['method']}/ratio": row["ratio"] for row in summary.equal_accuracy})
         shown = cooptimize_cases.masks_shown(settings, settings.folds[0], directory)

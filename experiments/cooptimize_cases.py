@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,13 @@ from phantom_jax.workloads import write_npz
 
 GROUPS = ("arch", "data", "model", "optimizer", "tracking", "phases", "learner")
 _OPTIONS = (
-    *("points", "swaps", "folds", "loss", "resamples", "seed", "batch_size", "interval", "calibration_images"),
-    *("exact_images", "evaluated_images", "fast"),
+    *("points", "with_activations", "activations", "swaps", "others", "folds", "loss", "resamples", "seed"),
+    *("batch_size", "interval", "calibration_images", "exact_images", "evaluated_images", "fast"),
 )
 _LEARNER = ("settled", *train_settings.OF_LEARNERS)
 # What may differ when a job goes on: which cases there are, and what is computed from them.
-_FREE = ("tracking", "points", "folds", "loss", "resamples")
+_FREE = ("tracking", "points", "with_activations", "folds", "loss", "resamples")
+SPARSER = "+activations"  # after the name of a method that makes activations sparser, too
 _SAVED_IMAGES, _CHECKPOINT_EVERY = 4, 1_000
 _OF_TRAINING = {"tracking": {}, "saved_images": _SAVED_IMAGES, "checkpoint_every": _CHECKPOINT_EVERY, "resume": False}
 Snapshot = tuple[list[np.ndarray], dict[str, Any]]  # of a `Trainer`
@@ -40,6 +42,7 @@ class Settings:
     points: tuple[tuple[str, float | str], ...]  # methods with their targets
     folds: tuple[int, ...]
     swaps: int  # that order the channels of each network; 0 leaves them as they are
+    others: Mapping[str, Phantom2D]  # meshes that networks are counted on, too, by name
     loss: float
     resamples: int
     options: Mapping[str, Any]  # of training, without a method
@@ -62,6 +65,7 @@ class Case:
     correct: str  # of each test image: 0 or 1
     cycles: list[int]  # of the first test images
     unordered_cycles: list[int]  # likewise, before channels were ordered
+    shares_elsewhere: dict[str, list[float]]  # of the first test images' cycles without skipping, on other meshes
     dense_cycles: int
     predicted: float  # mean cycles on as many training images
     proxy_error: float | None  # at the last calibration, against drawn masks
@@ -87,13 +91,12 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     command.check_names(options, _OPTIONS, GROUPS)
     command.check_names(options["learner"], _LEARNER)
     folds = command.each(options, "folds", lambda name, value: integer(name, value, minimum=0))
-    points = [
-        (one_of("points", method, tuple(METHODS)), target)
-        for method, targets in options["points"].items()
-        for target in command.each({f"points.{method}": targets}, f"points.{method}", _target(method), least=0)
-    ]
+    sparser = [(method + SPARSER, target) for method, target in _points("with_activations", options)]
+    points = [*_points("points", options), *sparser]
     if not points:
         raise ValueError("points must hold a target of some method, got none.")
+    positive = "a number above 0"
+    number("activations", options["activations"], positive, lambda weight: 0 < weight < math.inf)
     if options["fast"]:
         folds = folds[:1]
         points = list({method: (method, target) for method, target in reversed(points)}.values())[::-1]
@@ -102,6 +105,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         tuple(points),
         folds,
         integer("swaps", options["swaps"], minimum=0),
+        _others(options),
         number("loss", options["loss"], "a number from 0 to 1", lambda loss: 0 <= loss <= 1),
         integer("resamples", options["resamples"], minimum=1),
         {name: value for name, value in options.items() if name not in _FREE},
@@ -160,6 +164,31 @@ def masks_shown(settings: Settings, fold: int, directory: pathlib.Path) -> dict[
     return {f"{method} {target}": mask_path(directory, fold, method, target) for method, target in last.items()}
 
 
+def _others(options: Mapping[str, Any]) -> dict[str, Phantom2D]:
+    """Returns meshes by name, each like that of the job but for some parameters."""
+    known = tuple(field.name for field in dataclasses.fields(Phantom2D))
+    for name, changes in options["others"].items():
+        if not isinstance(changes, dict):
+            raise ValueError(f"others.{name} must be parameters of arch that differ, got {changes!r}.")
+        for parameter in changes:
+            one_of(f"others.{name}", parameter, known)
+    return {name: Phantom2D(**{**options["arch"], **changes}) for name, changes in options["others"].items()}
+
+
+def _points(option: str, options: Mapping[str, Any]) -> list[tuple[str, float | str]]:
+    """Returns methods with their targets."""
+    return [
+        (method, target)
+        for method, targets in options[option].items()
+        for target in command.each(
+            {f"{option}.{method}": targets},
+            f"{option}.{one_of(option, method, tuple(METHODS))}",
+            _target(method),
+            least=0,
+        )
+    ]
+
+
 def _target(method: str) -> Callable[[str, Any], Any]:
     """Returns what checks a target of a method: a share of the dense cycles, or a pattern for N:M."""
     if method == "n_m":
@@ -177,9 +206,13 @@ def _pattern(name: str, value: Any) -> str:
 
 def _job(settings: Settings, fold: int, method: str, target: float | str | None) -> train_settings.Job:
     """Returns the training of a case."""
-    options = {name: value for name, value in settings.options.items() if name not in ("learner", "swaps")}
-    learner = dict(settings.options["learner"])
-    sparsity = {"name": "none", "cycles": None, "density": None, "activations": 0.0, "settled": learner.pop("settled")}
+    own = ("learner", "swaps", "activations", "others")
+    options = {name: value for name, value in settings.options.items() if name not in own}
+    learner, activations = dict(settings.options["learner"]), 0.0
+    if method.endswith(SPARSER):
+        method, activations = method.removesuffix(SPARSER), settings.options["activations"]
+    begun = {"cycles": None, "density": None, "activations": activations, "settled": learner.pop("settled")}
+    sparsity: dict[str, Any] = {"name": "none", **begun}
     if method == "n_m":
         sparsity |= {"name": method, **dict(zip("nm", map(int, str(target).split(":")), strict=True))}
     elif method != DENSE:
@@ -244,12 +277,19 @@ def _case(
         "".join(map(str, test.correct.astype(int))),
         test.report.cycles.tolist(),
         unordered.tolist(),
+        {name: _shares(test.layers, mesh) for name, mesh in settings.others.items()},
         test.summary()["dense_cycles"],
         float(simulate(trained_on, arch).cycles.mean()),
         errors[-1] if errors else None,
         time.monotonic() - begin,
         [_layer(layer, report) for layer, report in zip(test.layers, test.report.layers, strict=True)],
     )
+
+
+def _shares(layers: Sequence[Layer], arch: Phantom2D) -> list[float]:
+    """Returns the exact cycles of each image as a share of those without skipping."""
+    report = simulate(layers, arch)
+    return (report.cycles / sum(layer.dense_cycles for layer in report.layers)).tolist()
 
 
 def _layer(layer: Layer, report: LayerReport) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 
+from experiments.cooptimize_cases import SPARSER
 from experiments.cooptimize_summary import Summary
 from phantom_jax.frontier import DENSE
 from phantom_jax.plotting import stack_bars
@@ -55,8 +56,9 @@ def _front(summary: Summary) -> matplotlib.figure.Figure:
             [row["accuracy"] for row in rows],
             [row["accuracy_spread"] for row in rows],
             [row["cycle_share_spread"] for row in rows],
-            marker=_MARKERS[method],
-            color=_COLORS[method],
+            marker=_MARKERS[method.removesuffix(SPARSER)],
+            color=_COLORS[method.removesuffix(SPARSER)],
+            linestyle="--" if method.endswith(SPARSER) else "-",
             markeredgecolor="black",
             markeredgewidth=0.4,
             elinewidth=0.6,
@@ -93,7 +95,8 @@ def _densities(summary: Summary) -> matplotlib.figure.Figure:
                 places,
                 [row[name] for row in layers],
                 0.8 / len(methods),
-                color=_COLORS[method],
+                color=_COLORS[method.removesuffix(SPARSER)],
+                hatch="///" if method.endswith(SPARSER) else None,
                 label=f"{method} {target}",
             )
     names = list(dict.fromkeys(row["layer"] for row in shown))

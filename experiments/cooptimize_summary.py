@@ -10,8 +10,9 @@ from rich.table import Table
 
 from experiments.cooptimize_cases import Case
 from phantom_jax.comparison.summary import new_table
-from phantom_jax.frontier import at_equal_accuracy, ratios
+from phantom_jax.frontier import Outcome, at_equal_accuracy, ratios
 
+ROWS = ("points", "equal_accuracy", "elsewhere", "layers")  # tables of a summary
 _OURS = "cycle_aware"
 
 
@@ -21,6 +22,7 @@ class Summary:
 
     points: list[dict[str, Any]]  # by method and target; gains by ordering channels are shares of the cycles
     equal_accuracy: list[dict[str, Any]]  # by method, at the dense network's accuracy minus the loss
+    elsewhere: list[dict[str, Any]]  # likewise of the same networks, by mesh
     layers: list[dict[str, Any]]  # by method, target and layer
     loss: float
 
@@ -38,26 +40,12 @@ def summarize(cases: Sequence[Case], loss: float, resamples: int) -> Summary:
         groups.setdefault((case.method, case.target), []).append(case)
     points = [_point(group) for group in groups.values()]
     layers = [_layer(group, index) for group in groups.values() for index in range(len(group[0].layers))]
-    found = at_equal_accuracy([case.outcome for case in cases], loss, resamples)
-    compared = ratios(found, _OURS) if _OURS in found else {}
-    equal = []
-    for method, values in found.items():
-        draws = values["share"]
-        ratio, low, high = compared.get(method, (math.nan, math.nan, math.nan))
-        low_share, high_share = np.quantile(draws[1:], [0.025, 0.975], method="nearest")
-        equal.append(
-            {
-                "method": method,
-                "cycle_share": _finite(draws[0]),
-                "cycle_share_low": _finite(low_share),
-                "cycle_share_high": _finite(high_share),
-                "is_bound": bool(values["is_bound"][0]),
-                "ratio": _finite(ratio),
-                "ratio_low": _finite(low),
-                "ratio_high": _finite(high),
-            }
-        )
-    return Summary(points, equal, layers, loss)
+    equal = _equal_accuracy([case.outcome for case in cases], loss, resamples)
+    elsewhere = []
+    for mesh in cases[0].shares_elsewhere:
+        on_mesh = [dataclasses.replace(case.outcome, shares=np.array(case.shares_elsewhere[mesh])) for case in cases]
+        elsewhere += [{"mesh": mesh, **row} for row in _equal_accuracy(on_mesh, loss, resamples)]
+    return Summary(points, equal, elsewhere, layers, loss)
 
 
 def results(made: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
@@ -67,8 +55,8 @@ def results(made: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
         made: What made the results; see `experiments.provenance`.
         summary: What was found.
     """
-    rows = {"points": summary.points, "equal_accuracy": summary.equal_accuracy, "layers": summary.layers}
-    return {"schema_version": 1, **made, **rows}
+    rows = dataclasses.asdict(summary)
+    return {"schema_version": 1, **made, **{name: rows[name] for name in ROWS}}
 
 
 def tables(summary: Summary) -> list[Table]:
@@ -94,23 +82,55 @@ def tables(summary: Summary) -> list[Table]:
             _percent(row["predicted_error"]),
             _percent(row["proxy_error"]),
         )
-    equal = new_table(
-        f"Cycles at the dense network's accuracy minus {summary.loss * 100:g} points",
+    found = [of_points, _equal_table("this mesh", summary.loss, summary.equal_accuracy)]
+    for mesh in dict.fromkeys(row["mesh"] for row in summary.elsewhere):
+        rows = [row for row in summary.elsewhere if row["mesh"] == mesh]
+        found.append(_equal_table(f"the mesh {mesh}", summary.loss, rows))
+    return found
+
+
+def _equal_table(mesh: str, loss: float, rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = new_table(
+        f"Cycles on {mesh} at the dense network's accuracy minus {loss * 100:g} points",
         "interpolated between targets on test folds; 95% intervals over folds and images, paired. <: fewer targets "
         "were tried than would do. -: no target is accurate enough.",
         ["method"],
         ["share", "interval", f"over {_OURS}", "interval"],
     )
-    for row in summary.equal_accuracy:
+    for row in rows:
         bound = "< " if row["is_bound"] else ""
-        equal.add_row(
+        table.add_row(
             row["method"],
             bound + _number(row["cycle_share"], ".4f"),
             f"{_number(row['cycle_share_low'], '.4f')} to {_number(row['cycle_share_high'], '.4f')}",
             _number(row["ratio"], ".2f", "x"),
             f"{_number(row['ratio_low'], '.2f', 'x')} to {_number(row['ratio_high'], '.2f', 'x')}",
         )
-    return [of_points, equal]
+    return table
+
+
+def _equal_accuracy(outcomes: Sequence[Outcome], loss: float, resamples: int) -> list[dict[str, Any]]:
+    """Returns a row for each method: what it needs, and how many times that of ours."""
+    found = at_equal_accuracy(outcomes, loss, resamples)
+    compared = ratios(found, _OURS) if _OURS in found else {}
+    rows = []
+    for method, values in found.items():
+        draws = values["share"]
+        ratio, low, high = compared.get(method, (math.nan, math.nan, math.nan))
+        low_share, high_share = np.quantile(draws[1:], [0.025, 0.975], method="nearest")
+        rows.append(
+            {
+                "method": method,
+                "cycle_share": _finite(draws[0]),
+                "cycle_share_low": _finite(low_share),
+                "cycle_share_high": _finite(high_share),
+                "is_bound": bool(values["is_bound"][0]),
+                "ratio": _finite(ratio),
+                "ratio_low": _finite(low),
+                "ratio_high": _finite(high),
+            }
+        )
+    return rows
 
 
 def _point(group: Sequence[Case]) -> dict[str, Any]:

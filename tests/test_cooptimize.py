@@ -16,7 +16,7 @@ from experiments import command, cooptimize_cases
 from experiments.cooptimize_folds import Folds
 from phantom_jax import Layer, Phantom2D, simulate
 from phantom_jax.files import write_whole
-from phantom_jax.sparsity import METHODS
+from phantom_jax.sparsity import METHODS, dense_cycles
 from phantom_jax.workloads import read_npz, write_npz
 from tests import jobs
 
@@ -28,6 +28,8 @@ SMALL = (
     "points.global_magnitude=[0.3]",
     "points.cycle_aware=[0.3]",
     'points.n_m=["2:4"]',
+    "with_activations.global_magnitude=[1]",
+    "+others.wide={rows: 4, cols: 7}",
     "swaps=3",
     "resamples=50",
     "hydra.run.dir=out",
@@ -44,20 +46,30 @@ def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: 
         assert text in done.stdout
     results = json.loads((directory / "results.json").read_text())
     points = [(row["method"], row["target"], row["folds"]) for row in results["points"]]
-    assert points == [("dense", None, 1), ("global_magnitude", 0.3, 1), ("n_m", "2:4", 1), ("cycle_aware", 0.3, 1)]
-    assert [row["method"] for row in results["equal_accuracy"]] == ["global_magnitude", "n_m", "cycle_aware"]
+    sparser = "global_magnitude+activations"
+    methods = [("global_magnitude", 0.3, 1), ("n_m", "2:4", 1), ("cycle_aware", 0.3, 1), (sparser, 1, 1)]
+    assert points == [("dense", None, 1), *methods]
+    names = [method for method, _, _ in methods]
+    assert [row["method"] for row in results["equal_accuracy"]] == names
+    assert [(row["mesh"], row["method"]) for row in results["elsewhere"]] == [("wide", name) for name in names]
+    assert results["points"][4]["weights"] == 1
+    activations = {row["method"]: row["activations"] for row in results["layers"] if row["layer"] == "conv2_1"}
+    assert activations[sparser] < activations["dense"]
     with (directory / "results.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 4
+        assert len(list(csv.DictReader(file))) == 5
     for name in ("front", "densities", "stacks", "kernels"):
         assert (directory / f"{name}.png").stat().st_size > 10_000
 
     kept = directory / "cases.jsonl"
     head, *lines = kept.read_text().splitlines(keepends=True)
-    assert len(lines) == 4
+    assert len(lines) == 5
     learned = json.loads(lines[3])
     workload = read_npz(directory / "masks" / "fold0-cycle_aware-0.3.npz")
     cycles = simulate(workload, Phantom2D()).cycles
     np.testing.assert_array_equal(cycles, learned["cycles"][: len(cycles)])
+    wide = Phantom2D(rows=4, cols=7)
+    shares = simulate(workload, wide).cycles / dense_cycles(workload, wide)
+    np.testing.assert_array_equal(shares, learned["shares_elsewhere"]["wide"][: len(cycles)])
     assert sum(learned["cycles"]) != sum(learned["unordered_cycles"])
     assert np.mean(learned["cycles"]) / learned["dense_cycles"] == pytest.approx(0.3, rel=0.1)
 
@@ -85,6 +97,8 @@ def test_points_are_methods_with_targets_and_patterns() -> None:
     settings = read(*ONLY, "points.cycle_aware=[0.1,0.05]", 'points.n_m=["1:4"]')
     assert settings.points == (("n_m", "1:4"), ("cycle_aware", 0.1), ("cycle_aware", 0.05))
     assert settings.folds == (0, 1, 2, 3, 4)
+    sparser = read(*ONLY, "with_activations.n_m=[2:4]", "with_activations.stale=[1]", "others={}")
+    assert sparser.points == (("n_m+activations", "2:4"), ("stale+activations", 1))
     fast = read(*ONLY, "points.cycle_aware=[0.1,0.05]", 'points.n_m=["1:4","2:4"]', "fast=true")
     assert fast.points == (("n_m", "1:4"), ("cycle_aware", 0.1))
     assert fast.folds == (0,)
@@ -127,7 +141,7 @@ def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
             "stack": {name: float(slots.mean()) for name, slots in report.stack.items()},
         }
         correct, after, before = "1" * right + "0" * (10 - right), [cycles] * 4, [2 * cycles] * 4
-        measured = (correct, after, before, 100, 10.0, None, 1.0, [of_layer])
+        measured = (correct, after, before, {}, 100, 10.0, None, 1.0, [of_layer])
         case = cooptimize_cases.Case(method, target, fold, right / 10, 0.9, *measured)
         with (directory / "cases.jsonl").open("a") as file:
             file.write(json.dumps(vars(case)) + "\n")
@@ -140,6 +154,12 @@ def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
     ("overrides", "message"),
     [
         (["+points.lottery=[0.1]"], "points must be one of global_magnitude"),
+        (["+points.lottery=[]"], "points must be one of global_magnitude"),
+        (["with_activations.stale=[2]"], "with_activations.stale[0] must be a number above 0 and at most 1, got 2"),
+        (["activations=0"], "activations must be a number above 0, got 0"),
+        (["+others.wide=4"], "others.wide must be parameters of arch that differ, got 4"),
+        (["+others.wide.raws=4"], "others.wide must be one of rows"),
+        (["+others.wide.rows=0"], "rows must be a positive integer, got 0"),
         (["points.cycle_aware=[2]"], "points.cycle_aware[0] must be a number above 0 and at most 1, got 2"),
         (["points.cycle_aware=0.1"], "points.cycle_aware must be a list, got 0.1"),
         (["points.n_m=[24]"], 'points.n_m[0] must be a pattern such as "2:4", got 24'),

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import hypothesis
@@ -193,11 +193,12 @@ def test_cycles_of_masks_are_those_of_the_exact_model() -> None:
     assert dense_cycles(layers, ARCH) == sum(layer.dense_cycles for layer in simulate(layers, ARCH).layers)
 
 
+@pytest.mark.parametrize("start", [None, 1, 300, 9999])
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.4, 0.8])
-def test_masks_meet_a_budget_of_exact_cycles(share: float) -> None:
+def test_masks_meet_a_budget_of_exact_cycles(share: float, start: int | None) -> None:
     layers, scores = two_layers()
     wanted = share * exact_cycles(layers, {name: np.ones(values.shape) for name, values in scores.items()}, ARCH)
-    masks = keep_cycles(scores, layers, ARCH, wanted)
+    masks = keep_cycles(scores, layers, ARCH, wanted, start)
     error = abs(exact_cycles(layers, masks, ARCH) - wanted)
     count = sum(int(mask.sum()) for mask in masks.values())
     assert error <= 0.025 * wanted
@@ -207,9 +208,30 @@ def test_masks_meet_a_budget_of_exact_cycles(share: float) -> None:
         assert error <= abs(exact_cycles(layers, keep_best(scores, near), ARCH) - wanted) + 0.01 * wanted
 
 
-def test_a_budget_beyond_reach_keeps_all_or_next_to_nothing() -> None:
+def test_a_search_that_starts_near_its_end_counts_few_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     layers, scores = two_layers()
-    assert all(mask.all() for mask in keep_cycles(scores, layers, ARCH, 1e9).values())
+    wanted = 0.3 * dense_cycles(layers, ARCH)
+    counted: list[int] = []
+
+    def count(layers: Sequence[Layer], masks: Mapping[str, np.ndarray], arch: Phantom2D) -> float:
+        counted.append(sum(int(mask.sum()) for mask in masks.values()))
+        return exact_cycles(layers, masks, arch)
+
+    monkeypatch.setattr("phantom_jax.sparsity.budget.exact_cycles", count)
+    kept = sum(int(mask.sum()) for mask in keep_cycles(scores, layers, ARCH, wanted).values())
+    far = len(counted)
+    assert counted[0] == sum(values.size for values in scores.values())
+    for start in (round(0.95 * kept), kept, round(1.05 * kept)):
+        counted.clear()
+        keep_cycles(scores, layers, ARCH, wanted, start)
+        assert counted[0] == start
+        assert len(counted) <= min(4, far - 1)
+
+
+@pytest.mark.parametrize("start", [None, 7])
+def test_a_budget_beyond_reach_keeps_all_or_next_to_nothing(start: int | None) -> None:
+    layers, scores = two_layers()
+    assert all(mask.all() for mask in keep_cycles(scores, layers, ARCH, 1e9, start).values())
     masks = keep_cycles(scores, layers, ARCH, 1e-3)
     assert sum(int(mask.sum()) for mask in masks.values()) == 1
 
@@ -272,6 +294,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "budget": (
         lambda: keep_cycles(two_layers()[1], two_layers()[0], ARCH, 0),
         "cycles must be a positive number, got 0",
+    ),
+    "budget start": (
+        lambda: keep_cycles(two_layers()[1], two_layers()[0], ARCH, 9, 0),
+        "start must be a positive integer, got 0",
     ),
     "budget scores": (lambda: keep_cycles({"a": NAN}, two_layers()[0], ARCH, 9), "scores must hold .* lacking: b"),
 }

@@ -8,12 +8,13 @@ import numpy as np
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.baselines import Dense
-from phantom_jax.checks import number
+from phantom_jax.checks import integer, number
 from phantom_jax.layer import Layer
 from phantom_jax.simulate import check_arch, simulate
 from phantom_jax.sparsity.methods import keep_best, places_by_score
 from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
 
+_STRIDE = 4  # times that the number of weights grows or falls at most while it is not enclosed
 _CLOSE = 0.005  # of the cycles that are wanted: near enough to stop the search
 
 
@@ -79,45 +80,53 @@ def keep_density(scores: Mapping[str, np.ndarray], density: float) -> dict[str, 
 
 
 def keep_cycles(
-    scores: Mapping[str, np.ndarray], layers: Sequence[Layer], arch: Phantom2D, cycles: float
+    scores: Mapping[str, np.ndarray], layers: Sequence[Layer], arch: Phantom2D, cycles: float, start: int | None = None
 ) -> dict[str, np.ndarray]:
     """Returns masks, by score, that take so many exact cycles, or all ones if those take no more.
 
-    Cycles grow with the weights that are kept, if not always by each of them, so the number of weights is searched by
-    interpolation and bisection in turn. The masks are the nearest that the search meets, within 0.5% where single
-    weights matter so little; `exact_cycles` says how near they are.
+    Cycles grow with the weights that are kept, if not always by each of them, so the number of weights is searched: in
+    strides until it is enclosed, then by interpolation and bisection in turn. The masks are the nearest that the search
+    meets, within 0.5% where single weights matter so little; `exact_cycles` says how near they are.
 
     Args:
         scores: By layer.
         layers: Layers with the activations of a few images.
         arch: The accelerator.
         cycles: Per image, in the mean.
+        start: How many weights to try first, such as those that a last choice kept, which saves most of the search;
+            all of them by default.
 
     Raises:
         ValueError: `scores` lack a layer, hold an unknown one, or an array is of another shape or holds NaN; `cycles`
-            is not a positive number; or as in `simulate`.
+            is not a positive number; `start` is not a positive integer; or as in `simulate`.
     """
     number("cycles", cycles, "a positive number", lambda value: 0 < value < math.inf)
     named = layers_by_name(layers)
     places = places_by_score(arrays_by_name("scores", scores, shapes_of(named)))
     layers = list(named.values())
-    most = sum(values.size for values in places.values())
-    best = {name: values < most for name, values in places.items()}
-    above = exact_cycles(layers, best, arch) - cycles
-    if above <= 0:
-        return best
-    fewest, below, error = 0, -cycles, above
+    size = sum(values.size for values in places.values())
+    fewest, below, most, above = 0, -cycles, size + 1, math.inf  # weights, and how far off their cycles are
+    best, error = {}, math.inf
+    count = size if start is None else min(integer("start", start, minimum=1), size)
     interpolate = True
-    while most - fewest > 1 and abs(error) > _CLOSE * cycles:
-        share = below / (below - above) if interpolate else 0.5
-        middle = min(max(fewest + round((most - fewest) * share), fewest + 1), most - 1)
-        interpolate = not interpolate
-        masks = {name: values < middle for name, values in places.items()}
+    while True:
+        masks = {name: values < count for name, values in places.items()}
         found = exact_cycles(layers, masks, arch) - cycles
+        if found <= 0 and count == size:
+            return masks
         if abs(found) < abs(error):
             best, error = masks, found
         if found > 0:
-            most, above = middle, found
+            most, above = count, found
         else:
-            fewest, below = middle, found
-    return best
+            fewest, below = count, found
+        if most - fewest <= 1 or abs(error) <= _CLOSE * cycles:
+            return best
+        if fewest == 0 or above == math.inf:  # twice as far as would do if cycles were in proportion to weights
+            step = 2 * math.ceil(count * abs(found) / max(found + cycles, 1))
+            low, high = math.ceil(count / _STRIDE), min(_STRIDE * count, size)
+            count = min(max(count - step if found > 0 else count + step, low), high)
+        else:
+            share = below / (below - above) if interpolate else 0.5
+            interpolate = not interpolate
+            count = min(max(fewest + round((most - fewest) * share), fewest + 1), most - 1)

@@ -253,7 +253,7 @@ class Trainer:
             if self._learns:
                 self._scores = self._method.scores(self._model, layers)
             scores = self._scores or self._method.scores(self._model, layers)
-            self._model.set_masks(self._masks(scores, layers, 1.0))
+            self._model.set_masks(self._masks(self._model, scores, layers, 1.0))
             self._calibration, self._priced_by, self._activations = None, {}, []
         self.phase = phase
         self._model.straight_through = self._is_straight_through
@@ -274,7 +274,9 @@ class Trainer:
                 f"layer takes, got {self.settings.cycles}."
             )
 
-    def _masks(self, scores: dict[str, np.ndarray], layers: Any, progress: float) -> dict[str, np.ndarray]:
+    def _masks(
+        self, model: Masked, scores: dict[str, np.ndarray], layers: Any, progress: float
+    ) -> dict[str, np.ndarray]:
         """Returns the masks of a schedule that is settled at a progress of 1."""
         settings = self.settings
         if self._method is not None and self._method.is_fixed:
@@ -283,7 +285,8 @@ class Trainer:
             masks = keep_density(scores, cubic(1.0, settings.density, progress))
         else:
             share = cubic(self._first_share, float(settings.cycles or math.nan), progress)
-            masks = keep_cycles(scores, layers, self.arch, share * self._dense_cycles)
+            before = sum(int(mask.get_value().sum()) for mask in model.masks.values())
+            masks = keep_cycles(scores, layers, self.arch, share * self._dense_cycles, max(before, 1))
         self._share = exact_cycles(layers, masks, self.arch) / self._dense_cycles
         return masks
 
@@ -296,7 +299,7 @@ class Trainer:
         layers = model.trace(self._images(images))
         scores = self._scores if learned else self._method.scores(model, layers)
         settled = 1.0 if self.phase == "tune" else progress / max(self.settings.settled, 1e-9)
-        model.set_masks(self._masks(scores, layers, min(settled, 1.0) if self.phase == "tune" else min(settled, 0.999)))
+        model.set_masks(self._masks(model, scores, layers, min(settled, 1.0 if self.phase == "tune" else 0.999)))
         rest = split(model)[3]
         self._state = (*self._state[:2], rest, *self._state[3:])
         return {"exact_cycles": self._share}
