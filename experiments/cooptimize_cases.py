@@ -31,6 +31,7 @@ _LEARNER = ("settled", *train_settings.OF_LEARNERS)
 _FREE = ("tracking", "points", "with_activations", "folds", "loss", "resamples")
 SPARSER = "+activations"  # after the name of a method that makes activations sparser, too
 _SAVED_IMAGES, _CHECKPOINT_EVERY = 4, 1_000
+_FAST_SWAPS = 3
 _OF_TRAINING = {"tracking": {}, "saved_images": _SAVED_IMAGES, "checkpoint_every": _CHECKPOINT_EVERY, "resume": False}
 Snapshot = tuple[list[np.ndarray], dict[str, Any]]  # of a `Trainer`
 
@@ -97,14 +98,15 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         raise ValueError("points must hold a target of some method, got none.")
     positive = "a number above 0"
     number("activations", options["activations"], positive, lambda weight: 0 < weight < math.inf)
+    swaps = integer("swaps", options["swaps"], minimum=0)
     if options["fast"]:
-        folds = folds[:1]
+        folds, swaps = folds[:1], min(swaps, _FAST_SWAPS)
         points = list({method: (method, target) for method, target in reversed(points)}.values())[::-1]
     integer("evaluated_images", options["evaluated_images"], minimum=1)
     return Settings(
         tuple(points),
         folds,
-        integer("swaps", options["swaps"], minimum=0),
+        swaps,
         _others(options),
         number("loss", options["loss"], "a number from 0 to 1", lambda loss: 0 <= loss <= 1),
         integer("resamples", options["resamples"], minimum=1),

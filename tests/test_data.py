@@ -481,12 +481,28 @@ def test_folds_partition_the_images_and_classes_evenly(counts: list[int], folds:
 
 
 def test_splits_of_a_seed_never_change() -> None:
-    """Golden: SHA-256 over which images are in which part, as first made with NumPy 2.4 on x86-64."""
+    """Golden: SHA-256 over which images are in which part, and in which order, made with NumPy 2.4 on x86-64."""
     dataset = numbered([40, 30, 20])
-    digest = hashlib.sha256()
+    members, ordered = hashlib.sha256(), hashlib.sha256()
     for part in vars(split(dataset, seed=1, fold=2)).values():
-        digest.update(str(numbers(dataset, part)).encode())
-    assert digest.hexdigest()[:16] == "6306f45606315c49"
+        members.update(str(sorted(numbers(dataset, part))).encode())
+        ordered.update(str(numbers(dataset, part)).encode())
+    assert members.hexdigest()[:16] == "6306f45606315c49"
+    assert ordered.hexdigest()[:16] == "4aafbe89700fb547"
+
+
+def test_the_first_images_of_a_part_hold_all_classes() -> None:
+    dataset = numbered([400, 400, 200], test=50)
+    pairs = set()
+    for seed in range(8):
+        parts = split(dataset, seed)
+        for part in vars(parts).values():
+            shares = np.bincount(part.labels, minlength=3) / len(part.labels)
+            for count in range(1, len(part.labels)):
+                assert (abs(np.bincount(part.labels[:count], minlength=3) - count * shares) < 2).all()
+        pairs.add(tuple(parts.train.labels[:2]))
+    assert len(pairs) > 2
+    assert numbers(dataset, parts.train)[::3] != sorted(numbers(dataset, parts.train)[::3])
 
 
 def test_splits_differ_by_seed() -> None:
@@ -499,8 +515,8 @@ def test_an_own_test_set_is_kept() -> None:
     held = []
     for fold in range(3):
         parts = split(dataset, seed=0, fold=fold, folds=3)
-        assert parts.test.images is dataset.test_images
-        assert parts.test.labels is dataset.test_labels
+        assert parts.test.images.shape == (3, 1, 1)
+        assert parts.test.labels.tolist() == [0, 0, 0]
         assert sorted(numbers(dataset, parts.train) + numbers(dataset, parts.validation)) == list(range(50))
         assert np.bincount(parts.validation.labels).tolist() == [2, 3]
         held.append(numbers(dataset, parts.validation))

@@ -9,14 +9,21 @@ from experiments import command
 from tests import jobs
 
 PRESETS = sorted(path.stem for path in pathlib.Path(command.CONFIG_PATH, "experiment").glob("*.yaml"))
-LONG = ("ablations_vgg_mnist5k", "front_digits")  # two minutes; else as front_vgg_mnist5k
+FAST = {  # of each job what makes it fast, and what its results have
+    "train": (("fast=true", "hydra.run.dir=run"), "results.json", "phases"),
+    "cooptimize": (("fast=true", "hydra.run.dir=run"), "results.json", "points"),
+    "explore": (
+        ("--multirun", "hydra.sweeper.n_trials=2", "workload.size=32", "hydra.sweep.dir=run"),
+        "front.json",
+        "trials",
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    "preset", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in PRESETS]
-)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_experiment_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: str) -> None:
     job = jobs.job_of(preset)
-    done = jobs.run(job, tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")
+    overrides, file, rows = FAST[job]
+    done = jobs.run(job, tmp_path, f"experiment={preset}", *overrides)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["phases" if job == "train" else "points"]
+    assert json.loads((tmp_path / "run" / file).read_text())[rows]

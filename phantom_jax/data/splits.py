@@ -10,6 +10,7 @@ from phantom_jax.data.order import check_seed, permutation
 
 _FOLDS = 2 << 32  # stream of the test folds, beside those of masks and epochs
 _VALIDATION = 3 << 32  # streams of the validation images, one for each fold
+_ORDER = 4 << 32  # stream of the order of images within a part
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +48,9 @@ def split(dataset: Dataset, seed: int, fold: int = 0, folds: int = 5, validation
     Each class, and the whole, is spread over them as evenly as whole images allow. A data set with a test set of its
     own keeps it; `fold` then chooses among draws of the validation images and nothing else.
 
+    The order of images is random, but each class is spread evenly over a part, so that its first images stand for all
+    of it, however the data set is sorted.
+
     Args:
         dataset: The data set.
         seed: Seed of the draws, from 0 to 2^64 - 1.
@@ -69,12 +73,12 @@ def split(dataset: Dataset, seed: int, fold: int = 0, folds: int = 5, validation
     labels = dataset.labels
     is_test = np.zeros(len(labels), bool)
     if dataset.test_images is not None and dataset.test_labels is not None:
-        test = Subset(dataset.test_images, dataset.test_labels)
+        test = _mixed(dataset.test_images, dataset.test_labels, seed)
     else:
         order = permutation(seed, _FOLDS, len(labels))
         by_class = order[np.argsort(labels[order], kind="stable")]
         is_test[by_class[fold::folds]] = True
-        test = Subset(dataset.images[is_test], labels[is_test])
+        test = _mixed(dataset.images, labels, seed, is_test)
 
     is_validation = np.zeros(len(labels), bool)
     order = permutation(seed, _VALIDATION + fold, len(labels))
@@ -83,10 +87,24 @@ def split(dataset: Dataset, seed: int, fold: int = 0, folds: int = 5, validation
         is_validation[left[: min(max(round(share * len(left)), 1), len(left) - 1)]] = True
     is_train = ~(is_test | is_validation)
     return Splits(
-        Subset(dataset.images[is_train], labels[is_train]),
-        Subset(dataset.images[is_validation], labels[is_validation]),
+        _mixed(dataset.images, labels, seed, is_train),
+        _mixed(dataset.images, labels, seed, is_validation),
         test,
     )
+
+
+def _mixed(images: np.ndarray, labels: np.ndarray, seed: int, chosen: np.ndarray | None = None) -> Subset:
+    """Returns images, all of them unless some are chosen, with their classes spread evenly over them."""
+    order = permutation(seed, _ORDER, len(labels))
+    if chosen is not None:
+        order = order[chosen[order]]
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels[order])
+    rank = np.arange(len(order)) - (np.cumsum(counts) - counts)[labels[by_class]]
+    within = np.empty(len(labels))
+    within[order] = np.arange(len(order)) / len(order)
+    places = by_class[np.argsort((rank + within[by_class]) / counts[labels[by_class]], kind="stable")]
+    return Subset(images[places], labels[places])
 
 
 def _check_counts(dataset: Dataset, least: int) -> None:
