@@ -80,10 +80,10 @@ def _front(summary: Summary) -> matplotlib.figure.Figure:
 
 
 def _densities(summary: Summary) -> matplotlib.figure.Figure:
-    """Returns densities of the layers of each method, at the target that most methods have and is lowest."""
+    """Returns densities of the layers of each method, at its last target."""
     rows = [row for row in summary.layers if row["method"] != DENSE]
-    targets = [row["target"] for row in rows if not isinstance(row["target"], str)]
-    shown = [row for row in rows if row["target"] == min(targets)] if targets else rows
+    last = {row["method"]: row["target"] for row in rows}
+    shown = [row for row in rows if row["target"] == last[row["method"]]]
     figure = matplotlib.figure.Figure(figsize=(9.0, 4.0), layout="constrained")
     of_weights, of_cycles = figure.subplots(1, 2)
     methods = list(dict.fromkeys((row["method"], row["target"]) for row in shown))
