@@ -30,6 +30,7 @@ def main(config: DictConfig) -> None:
     arch = Phantom2D(**command.options(config, "arch"))
     options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     settings = cooptimize_cases.read_settings(options)
+    cooptimize_cases.check(settings)
     made = provenance.collect(config)  # before anything that was read can change
     directory = command.output_directory()
     path = directory / "cases.jsonl"

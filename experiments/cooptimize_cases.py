@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import math
 import pathlib
 import time
@@ -63,6 +64,7 @@ class Case:
     fold: int
     accuracy: float
     validation_accuracy: float
+    test_set: str  # digest of the test images, in order
     correct: str  # of each test image: 0 or 1
     cycles: list[int]  # of the first test images
     unordered_cycles: list[int]  # likewise, before channels were ordered
@@ -77,7 +79,8 @@ class Case:
     def outcome(self) -> Outcome:
         """What comparisons need."""
         correct = np.array(list(self.correct)) == "1"
-        return Outcome(self.method, self.target, self.fold, correct, np.array(self.cycles) / self.dense_cycles)
+        shares = np.array(self.cycles) / self.dense_cycles
+        return Outcome(self.method, self.target, self.fold, correct, shares, self.test_set)
 
 
 def read_settings(options: Mapping[str, Any]) -> Settings:
@@ -91,7 +94,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     """
     command.check_names(options, _OPTIONS, GROUPS)
     command.check_names(options["learner"], _LEARNER)
-    folds = command.each(options, "folds", lambda name, value: integer(name, value, minimum=0))
+    folds = command.each(options, "folds", lambda name, value: _fold(name, value, options["data"]))
     sparser = [(method + SPARSER, target) for method, target in _points("with_activations", options)]
     points = [*_points("points", options), *sparser]
     if not points:
@@ -133,6 +136,16 @@ def plan(settings: Settings, arch: Phantom2D, directory: pathlib.Path) -> Iterat
             )
 
 
+def check(settings: Settings) -> None:
+    """Refuses options that only training would notice, before anything is trained.
+
+    Raises:
+        ValueError: An option is not valid.
+    """
+    for method, target in dict(settings.points).items():
+        _job(settings, settings.folds[0], method, target)
+
+
 def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D, inputs: Mapping[str, str]) -> dict[kept.Key, Case]:
     """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
 
@@ -164,6 +177,14 @@ def masks_shown(settings: Settings, fold: int, directory: pathlib.Path) -> dict[
     """Returns the masks of each method at its last target in a fold, by title."""
     last = dict(settings.points)
     return {f"{method} {target}": mask_path(directory, fold, method, target) for method, target in last.items()}
+
+
+def _fold(name: str, value: Any, data: Mapping[str, Any]) -> int:
+    if data["fold"] != 0:
+        raise ValueError(f"data.fold must be left at 0, since folds says which are tested on, got {data['fold']!r}.")
+    if integer(name, value, minimum=0) >= integer("data.folds", data["folds"], minimum=2):
+        raise ValueError(f"{name} must be below data.folds, {data['folds']}, got {value}.")
+    return value
 
 
 def _others(options: Mapping[str, Any]) -> dict[str, Phantom2D]:
@@ -203,6 +224,8 @@ def _pattern(name: str, value: Any) -> str:
     kept_of, separator, group = value.partition(":") if isinstance(value, str) else ("", "", "")
     if not (separator and kept_of.isdecimal() and group.isdecimal()):
         raise ValueError(f'{name} must be a pattern such as "2:4", got {value!r}.')
+    if not 0 < int(kept_of) < int(group):
+        raise ValueError(f'{name} must keep some of a group and not all, as "2:4" does, got {value!r}.')
     return value
 
 
@@ -276,6 +299,7 @@ def _case(
         fold,
         test.accuracy,
         evaluate(model, job.splits.validation, arch, 1).accuracy,
+        hashlib.sha256(job.splits.test.images.tobytes()).hexdigest()[:16],
         "".join(map(str, test.correct.astype(int))),
         test.report.cycles.tolist(),
         unordered.tolist(),

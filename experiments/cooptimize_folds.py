@@ -26,14 +26,19 @@ class Folds(Callback):
         directory = pathlib.Path(config.hydra.sweep.dir)
         jobs = sorted(path.parent for path in directory.glob("*/results.json"))
         made = [_made(json.loads((job / "results.json").read_text())) for job in jobs]
+        if not made:
+            command.tell([f"no summary of all folds: there is no directory with results.json in {directory}."])
+            return
         if any((identity(of) | _ALL) != (identity(made[0]) | _ALL) for of in made):
             command.tell(["no summary of all folds: jobs differ in more than folds; each has its own."])
             return
         settings = cooptimize_cases.read_settings(made[0]["settings"])
         arch = Phantom2D(**made[0]["settings"]["arch"])
         cases = {}
-        for job in jobs:
-            cases |= cooptimize_cases.resume(job / "cases.jsonl", settings, arch, made[0]["inputs"])
+        for job, of in zip(jobs, made, strict=True):
+            known = cooptimize_cases.resume(job / "cases.jsonl", settings, arch, of["inputs"])
+            of_job = cooptimize_cases.read_settings(of["settings"])
+            cases |= {key: known[key] for key, _ in cooptimize_cases.plan(of_job, arch, job)}
         summary = cooptimize_summary.summarize(list(cases.values()), settings.loss, settings.resamples)
         shown = cooptimize_cases.masks_shown(settings, settings.folds[0], jobs[0])
         made[0]["settings"]["folds"] = sorted({fold for fold, _, _ in cases})

@@ -18,7 +18,7 @@ _OURS = "cycle_aware"
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Rows of what was found; means are over folds, and spreads their standard deviation over them."""
+    """Rows of what was found; means are over folds, and spreads their sample standard deviation."""
 
     points: list[dict[str, Any]]  # by method and target; gains by ordering channels are shares of the cycles
     equal_accuracy: list[dict[str, Any]]  # by method, at the dense network's accuracy minus the loss
@@ -63,9 +63,9 @@ def tables(summary: Summary) -> list[Table]:
     """Returns tables of points and of what is needed at equal accuracy."""
     of_points = new_table(
         "Accuracy and exact cycles on test folds",
-        "means over folds, with the standard deviation over them. share: of the cycles of the same mesh and mapping "
-        "without skipping. ordering: cycles saved by the order of channels. predicted: how far the mean cycles on "
-        "training images are off those on test images. proxy: its error against masks that it draws, at the end.",
+        "means over folds, with the sample standard deviation over them. share: of the cycles of the same mesh and "
+        "mapping without skipping. ordering: cycles saved by the order of channels. predicted: how far the mean cycles "
+        "on training images are off those on test images. proxy: its error against masks that it draws, at the end.",
         ["method", "target"],
         ["accuracy", "validation", "weights", "share", "speed-up", "ordering", "predicted", "proxy"],
     )
@@ -92,18 +92,23 @@ def tables(summary: Summary) -> list[Table]:
 def _equal_table(mesh: str, loss: float, rows: Sequence[Mapping[str, Any]]) -> Table:
     table = new_table(
         f"Cycles on {mesh} at the dense network's accuracy minus {loss * 100:g} points",
-        "interpolated between targets on test folds; 95% intervals over folds and images, paired. <: fewer targets "
-        "were tried than would do. -: no target is accurate enough.",
+        "interpolated between targets on test folds; ~: no target was accurate enough, so between the best of them and "
+        "the dense network. Intervals of 95% over folds and images, paired. < and >: bounds, as the target of fewest "
+        f"cycles was accurate enough, of the method or of {_OURS}; ?: of both. bounds: in how many draws that of the "
+        "method was.",
         ["method"],
-        ["share", "interval", f"over {_OURS}", "interval"],
+        ["share", "interval", "bounds", f"over {_OURS}", "interval"],
     )
+    is_bound = any(row["is_bound"] for row in rows if row["method"] == _OURS)
     for row in rows:
-        bound = "< " if row["is_bound"] else ""
+        mark = {(True, False): "< ", (False, True): "> ", (True, True): "? "}.get((row["is_bound"], is_bound), "")
+        mark_of_share = ("< " if row["is_bound"] else "") if row["is_reached"] else "~ "
         table.add_row(
             row["method"],
-            bound + _number(row["cycle_share"], ".4f"),
+            mark_of_share + _number(row["cycle_share"], ".4f"),
             f"{_number(row['cycle_share_low'], '.4f')} to {_number(row['cycle_share_high'], '.4f')}",
-            _number(row["ratio"], ".2f", "x"),
+            f"{row['bound_draws']:.0%}",
+            ("" if row["method"] == _OURS or row["ratio"] is None else mark) + _number(row["ratio"], ".2f", "x"),
             f"{_number(row['ratio_low'], '.2f', 'x')} to {_number(row['ratio_high'], '.2f', 'x')}",
         )
     return table
@@ -125,6 +130,8 @@ def _equal_accuracy(outcomes: Sequence[Outcome], loss: float, resamples: int) ->
                 "cycle_share_low": _finite(low_share),
                 "cycle_share_high": _finite(high_share),
                 "is_bound": bool(values["is_bound"][0]),
+                "is_reached": bool(values["is_reached"][0]),
+                "bound_draws": float(values["is_bound"][1:].mean()),
                 "ratio": _finite(ratio),
                 "ratio_low": _finite(low),
                 "ratio_high": _finite(high),
@@ -142,16 +149,20 @@ def _point(group: Sequence[Case]) -> dict[str, Any]:
         "target": group[0].target,
         "folds": len(group),
         "accuracy": float(np.mean([case.accuracy for case in group])),
-        "accuracy_spread": float(np.std([case.accuracy for case in group])),
+        "accuracy_spread": _spread([case.accuracy for case in group]),
         "validation_accuracy": float(np.mean([case.validation_accuracy for case in group])),
         "weights": _kept(group),
         "cycle_share": float(np.mean(shares)),
         "ordering_gain": 1 - float(np.mean([np.sum(case.cycles) / np.sum(case.unordered_cycles) for case in group])),
-        "cycle_share_spread": float(np.std(shares)),
+        "cycle_share_spread": _spread(shares),
         "predicted_error": float(np.mean(predictions)),
         "proxy_error": float(np.mean(errors)) if errors else None,
         "seconds": float(np.mean([case.seconds for case in group])),
     }
+
+
+def _spread(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def _kept(group: Sequence[Case]) -> float:

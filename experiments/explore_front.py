@@ -44,7 +44,7 @@ class Front(Callback):
             done = len(_complete(study))
             sweeper.n_trials = max(sweeper.n_trials - done, 0)
             if "seed" in sweeper.sampler:  # another one, or it would draw the same meshes again
-                sweeper.sampler.seed = config.seed + done
+                sweeper.sampler.seed = (config.seed if sweeper.sampler.seed is None else sweeper.sampler.seed) + done
         if done:
             command.tell([f"the study goes on after {done} trials; {sweeper.n_trials} are left."])
 
@@ -80,6 +80,7 @@ def _digest(config: DictConfig) -> str:
         **{name: OmegaConf.to_container(config[name]) for name in ("arch", "workload")},
         **{name: config[name] for name in ("multipliers", "seed")},
         **provenance.inputs(config),
+        "params": OmegaConf.to_container(config.hydra.sweeper.params),
         "overrides": sorted(o for o in config.hydra.overrides.task if not o.startswith("tracking")),
     }
     return hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:12]

@@ -99,7 +99,10 @@ def load_data(data: Mapping[str, Any]) -> tuple[Dataset, str]:
         ValueError: It cannot be read.
     """
     dataset = load(data["name"], data["dir"], data["size"])
-    return dataset, hashlib.sha256(dataset.images.tobytes() + dataset.labels.tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for array in (dataset.images, dataset.labels, dataset.test_images, dataset.test_labels):
+        digest.update(b"" if array is None else array.tobytes())
+    return dataset, digest.hexdigest()
 
 
 def _check_groups(options: Mapping[str, Any]) -> None:

@@ -141,7 +141,7 @@ def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
             "stack": {name: float(slots.mean()) for name, slots in report.stack.items()},
         }
         correct, after, before = "1" * right + "0" * (10 - right), [cycles] * 4, [2 * cycles] * 4
-        measured = (correct, after, before, {}, 100, 10.0, None, 1.0, [of_layer])
+        measured = (str(fold), correct, after, before, {}, 100, 10.0, None, 1.0, [of_layer])
         case = cooptimize_cases.Case(method, target, fold, right / 10, 0.9, *measured)
         with (directory / "cases.jsonl").open("a") as file:
             file.write(json.dumps(vars(case)) + "\n")
@@ -150,12 +150,36 @@ def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
         write_whole(path, lambda file: write_npz(file, [layer]))
 
 
+def test_what_only_training_would_notice_is_refused_before() -> None:
+    cooptimize_cases.check(read("data=digits"))
+    with pytest.raises(ValueError, match=r"gain must be"):
+        cooptimize_cases.check(read("data=digits", "learner.gain=-1"))
+
+
+def test_the_summary_of_folds_has_what_is_planned_and_no_more(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Folds().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert "no summary of all folds: there is no directory with results.json" in capsys.readouterr().out
+    write_job(tmp_path / "0", 0)
+    kept = tmp_path / "0" / "cases.jsonl"
+    *_, last = kept.read_text().splitlines()
+    with kept.open("a") as file:  # a target that was dropped from points later
+        file.write(json.dumps({**json.loads(last), "target": 0.2}) + "\n")
+    Folds().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    points = json.loads((tmp_path / "results.json").read_text())["points"]
+    assert [(row["method"], row["target"]) for row in points] == [("dense", None), ("cycle_aware", 0.1)]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["+points.lottery=[0.1]"], "points must be one of global_magnitude"),
         (["+points.lottery=[]"], "points must be one of global_magnitude"),
         (["with_activations.stale=[2]"], "with_activations.stale[0] must be a number above 0 and at most 1, got 2"),
+        (["data.fold=1"], "data.fold must be left at 0, since folds says which are tested on, got 1"),
+        (["data.folds=3"], "folds[3] must be below data.folds, 3, got 3"),
+        (["points.n_m=['4:2']"], "points.n_m[0] must keep some of a group and not all, as \"2:4\" does, got '4:2'"),
         (["activations=0"], "activations must be a number above 0, got 0"),
         (["+others.wide=4"], "others.wide must be parameters of arch that differ, got 4"),
         (["+others.wide.raws=4"], "others.wide must be one of rows"),

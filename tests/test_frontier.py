@@ -25,7 +25,7 @@ def test_share_at_an_accuracy(accuracies: Any, shares: Any, accuracy: float, exp
 
 
 def outcome(method: str, target: float | None, fold: int, right: int, share: float) -> Outcome:
-    return Outcome(method, target, fold, np.arange(100) < right, np.full(10, share))
+    return Outcome(method, target, fold, np.arange(100) < right, np.full(10, share), str(fold))
 
 
 OUTCOMES = [
@@ -53,12 +53,17 @@ def test_methods_are_compared_at_equal_accuracy() -> None:
     assert compared["hopeless"][0] > compared["theirs"][0]
     assert not found["ours"]["is_bound"][0]
     assert at_equal_accuracy(OUTCOMES, loss=0.2, resamples=1)["ours"]["is_bound"].all()
+    assert {method: values["is_reached"].all() for method, values in found.items()} == {
+        "ours": True,
+        "theirs": True,
+        "hopeless": False,  # its curve ends in the dense network all the same
+    }
 
 
 def test_intervals_widen_with_chance() -> None:
     rng = np.random.default_rng(0)
     drawn = [
-        Outcome(method, target, fold, rng.random(400) < right, rng.normal(share, 0.01, 100))
+        Outcome(method, target, fold, rng.random(400) < right, rng.normal(share, 0.01, 100), str(fold))
         for fold in range(3)
         for method, target, right, share in (
             (DENSE, None, 0.98, 1.0),
@@ -71,6 +76,42 @@ def test_intervals_widen_with_chance() -> None:
     ratio, low, high = ratios(at_equal_accuracy(drawn, loss=0.03, resamples=300), "ours")["theirs"]
     assert low < ratio < high
     assert 1.2 < low < 2 < high < 3.3
+
+
+def test_images_that_folds_share_are_drawn_once() -> None:
+    """Five times the same 400 images are no more than 400: the spread is that of one fold, not of five."""
+    rng = np.random.default_rng(0)
+    right, shares = rng.random(400) < 0.9, rng.normal(0.1, 0.02, 400)
+    spreads = {}
+    for name, test_sets in (("own", "abcde"), ("shared", "aaaaa"), ("one", "a")):
+        drawn = [
+            outcome
+            for fold, test_set in enumerate(test_sets)
+            for outcome in (
+                Outcome(DENSE, None, fold, np.ones(400, bool), np.ones(400), test_set),
+                Outcome("ours", 0.1, fold, right, shares, test_set),
+            )
+        ]
+        spreads[name] = at_equal_accuracy(drawn, loss=0.5, resamples=400)["ours"]["share"][1:].std()
+    assert spreads["shared"] == pytest.approx(spreads["one"], rel=0.2)
+    assert spreads["own"] == pytest.approx(spreads["one"] / 5**0.5, rel=0.2)
+
+
+def test_draws_without_a_counted_image_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    few = [
+        Outcome(method, None if method == DENSE else 0.1, 0, rng.random(50) < 0.9, np.full(2, share), "only")
+        for method, share in ((DENSE, 1.0), ("ours", 0.1))
+    ]
+    found = at_equal_accuracy(few, loss=0.5, resamples=200)["ours"]["share"]
+    assert 100 < len(found) < 200
+    assert np.isfinite(found).all()
+
+
+def test_outcomes_of_a_fold_must_be_on_the_same_images() -> None:
+    other = Outcome("ours", 0.1, 0, np.ones(100, bool), np.ones(10), "other")
+    with pytest.raises(ValueError, match="on the same test images"):
+        at_equal_accuracy([OUTCOMES[0], other], loss=0.01, resamples=1)
 
 
 @pytest.mark.parametrize("lacking", [0, 3])

@@ -10,7 +10,7 @@ from phantom_jax.data.order import check_seed, permutation
 
 _FOLDS = 2 << 32  # stream of the test folds, beside those of masks and epochs
 _VALIDATION = 3 << 32  # streams of the validation images, one for each fold
-_ORDER = 4 << 32  # stream of the order of images within a part
+_ORDER, _JITTER = 5 << 32, 6 << 32  # streams of the order of images within a part
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,9 +101,8 @@ def _mixed(images: np.ndarray, labels: np.ndarray, seed: int, chosen: np.ndarray
     by_class = order[np.argsort(labels[order], kind="stable")]
     counts = np.bincount(labels[order])
     rank = np.arange(len(order)) - (np.cumsum(counts) - counts)[labels[by_class]]
-    within = np.empty(len(labels))
-    within[order] = np.arange(len(order)) / len(order)
-    places = by_class[np.argsort((rank + within[by_class]) / counts[labels[by_class]], kind="stable")]
+    jitter = permutation(seed, _JITTER, len(order)) / len(order)  # else rare classes would come too early
+    places = by_class[np.argsort((rank + jitter) / counts[labels[by_class]], kind="stable")]
     return Subset(images[places], labels[places])
 
 

@@ -94,7 +94,7 @@ def keep_cycles(
         arch: The accelerator.
         cycles: Per image, in the mean.
         start: How many weights to try first, such as those that a last choice kept, which saves most of the search;
-            all of them by default.
+            all of them by default. If their cycles are near enough, more are not tried.
 
     Raises:
         ValueError: `scores` lack a layer, hold an unknown one, or an array is of another shape or holds NaN; `cycles`

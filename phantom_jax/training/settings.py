@@ -75,7 +75,10 @@ class Settings:
         number("sparsity.settled", self.settled, "a number from 0 to 1", lambda value: 0 <= value <= 1)
         for name in ("logit_rate", "penalty"):
             number(f"sparsity.{name}", getattr(self, name), "a positive number", _is_positive)
-        number("sparsity.activations", self.activations, "a number of 0 or more", lambda value: 0 <= value < math.inf)
+        for name in ("gain", "pull", "activations"):
+            number(
+                f"sparsity.{name}", getattr(self, name), "a number of 0 or more", lambda value: 0 <= value < math.inf
+            )
         for name in ("cycles", "density"):
             if getattr(self, name) is not None:
                 share = "a number above 0 and at most 1, or null"

@@ -219,6 +219,12 @@ class Trainer:
     def _images(self, count: int) -> np.ndarray:
         return self.splits.train.images[:count]
 
+    def _next_images(self) -> np.ndarray:
+        """Returns images to calibrate on: others at each step, since a few alone would say little of all."""
+        images = self.splits.train.images
+        first = (self.step - self._begin()) // self.settings.interval * self.settings.calibration_images
+        return images.take(range(first, first + self.settings.calibration_images), axis=0, mode="wrap")
+
     def _prepare(self) -> dict[str, Any]:
         """Does what is due before a step; returns figures of it."""
         while self.step >= self.ends[self.phase]:
@@ -295,8 +301,7 @@ class Trainer:
         assert self._method is not None
         model = self.model
         learned = bool(self._scores)
-        images = self.settings.exact_images if self.phase == "tune" else self.settings.calibration_images
-        layers = model.trace(self._images(images))
+        layers = model.trace(self._images(self.settings.exact_images) if self.phase == "tune" else self._next_images())
         scores = self._scores if learned else self._method.scores(model, layers)
         settled = 1.0 if self.phase == "tune" else progress / max(self.settings.settled, 1e-9)
         model.set_masks(self._masks(model, scores, layers, min(settled, 1.0 if self.phase == "tune" else 0.999)))
@@ -307,7 +312,7 @@ class Trainer:
     def _calibrate(self) -> dict[str, Any]:
         """Calibrates the proxy on the network as it is, unless it is to be stale, and checks it on drawn masks."""
         model = self.model
-        layers = model.trace(self._images(self.settings.calibration_images))
+        layers = model.trace(self._next_images())
         assert isinstance(self._method, CycleAware)
         if self._calibration is None or not self._method.is_stale:
             self._activations = [np.asarray(layer.activations) for layer in layers]
@@ -327,7 +332,7 @@ class Trainer:
     def _price(self) -> None:
         """Prices activations for the network as it is."""
         model = self.model
-        layers = model.trace(self._images(self.settings.calibration_images))
+        layers = model.trace(self._next_images())
         probabilities = model.probabilities()
         expected = np.float32(expected_cycles_from(calibrate(layers, self.arch), probabilities).sum())
         prices = activation_prices(layers, dict(zip(model.names, probabilities, strict=True)), self.arch)
