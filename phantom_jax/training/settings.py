@@ -47,7 +47,7 @@ class Settings:
     flip: bool | None = False
     settled: float = 0.6  # of the sparse phase, when the schedule has reached the target
     interval: int = 50  # steps between calibrations, and between masks of the schedule
-    calibration_images: int = 2  # that the proxy counts cycles on
+    calibration_images: int = 2  # that the proxy counts cycles on, others at each calibration
     exact_images: int = 32  # that masks are adjusted on
     logit_rate: float = 0.03  # learning rate of keep probabilities
     penalty: float = 1.0  # first weight, see `phantom_jax.sparsity.cycle_penalty`
