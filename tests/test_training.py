@@ -102,6 +102,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: pathlib.Path, sto
     assert sorted(log.points) == list(range(1, 25))
 
 
+@pytest.mark.parametrize(("stop", "first"), [(10, 0), (13, 2)])  # after the first and the second calibration
+def test_each_calibration_sees_other_images(tmp_path: pathlib.Path, stop: int, first: int) -> None:
+    trainer, _ = _run(_settings(CycleAware(), cycles=0.2), tmp_path, stop)
+    leaves, _ = trainer.snapshot()
+    seen = next(leaf for leaf in leaves if leaf.shape == (2, 8, 8, 1))
+    np.testing.assert_array_equal(seen != 0, SPLITS.train.images[first : first + 2] != 0)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Trainer, Log]:
     settings = _settings(CycleAware(), cycles=0.2)

@@ -13,7 +13,8 @@ def additive_adam(learning_rate: float) -> optax.GradientTransformation:
     all weights of a filter, or of an input channel, have to gain or to lose together moves them together, which the
     updates of single weights hide in their noise. This model's choice.
 
-    Parameters are as for `cycle_penalty`: a pytree of arrays `[*kernel, Cin/groups, K]` or `[Cin, K]`.
+    Parameters are as for `cycle_penalty`: a pytree of arrays `[*kernel, Cin/groups, K]` or `[Cin, K]`. In grouped
+    convolutions, the channels of the same place in all groups share a part.
 
     Args:
         learning_rate: Of each part.
