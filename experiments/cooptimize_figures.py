@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 
 from experiments.cooptimize_cases import SPARSER
@@ -66,9 +67,10 @@ def _front(summary: Summary) -> matplotlib.figure.Figure:
         )
     axes.axhline(dense["accuracy"] - summary.loss, color="black", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(matplotlib.ticker.LogLocator(subs=(2, 3, 5)))
     for axis_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis_formatter("{x:g}")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
     axes.set(
         xlabel="exact cycles on test images, as a share of those without skipping",
         ylabel="test accuracy",
@@ -141,5 +143,5 @@ def _kernels(masks: Mapping[str, pathlib.Path]) -> matplotlib.figure.Figure:
         axes.set_title(title, fontsize="small", parse_math=False)
         axes.set(xlabel=f"filters of {layer.name}")
     all_axes[0].set(ylabel="input channels")
-    figure.colorbar(pictures[0], ax=list(all_axes), label="share of the kernel's weights that are kept")
+    figure.colorbar(pictures[0], ax=list(all_axes), label="share of weights kept")
     return figure

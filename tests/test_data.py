@@ -522,7 +522,7 @@ def test_an_own_test_set_is_kept() -> None:
     held = []
     for fold in range(3):
         parts = split(dataset, seed=0, fold=fold, folds=3)
-        assert parts.test.images.shape == (3, 1, 1)
+        assert parts.test.images.shape == (3, 1, 1, 1)
         assert parts.test.labels.tolist() == [0, 0, 0]
         assert sorted(numbers(dataset, parts.train) + numbers(dataset, parts.validation)) == list(range(50))
         assert np.bincount(parts.validation.labels).tolist() == [2, 3]

@@ -9,21 +9,14 @@ from experiments import command
 from tests import jobs
 
 PRESETS = sorted(path.stem for path in pathlib.Path(command.CONFIG_PATH, "experiment").glob("*.yaml"))
-FAST = {  # of each job what makes it fast, and what its results have
-    "train": (("fast=true", "hydra.run.dir=run"), "results.json", "phases"),
-    "cooptimize": (("fast=true", "hydra.run.dir=run"), "results.json", "points"),
-    "explore": (
-        ("--multirun", "hydra.sweeper.n_trials=2", "workload.size=32", "hydra.sweep.dir=run"),
-        "front.json",
-        "trials",
-    ),
-}
+LONG = ("ablations_vgg_mnist5k", "activations_vgg_mnist5k", "front_digits", "front_mobilenet_mnist5k")  # a minute each
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in PRESETS]
+)
 def test_every_experiment_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: str) -> None:
     job = jobs.job_of(preset)
-    overrides, file, rows = FAST[job]
-    done = jobs.run(job, tmp_path, f"experiment={preset}", *overrides)
+    done = jobs.run(job, tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / file).read_text())[rows]
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["phases" if job == "train" else "points"]
