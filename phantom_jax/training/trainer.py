@@ -303,8 +303,8 @@ class Trainer:
         learned = bool(self._scores)
         layers = model.trace(self._images(self.settings.exact_images) if self.phase == "tune" else self._next_images())
         scores = self._scores if learned else self._method.scores(model, layers)
-        settled = 1.0 if self.phase == "tune" else progress / max(self.settings.settled, 1e-9)
-        model.set_masks(self._masks(model, scores, layers, min(settled, 1.0 if self.phase == "tune" else 0.999)))
+        settled = 1.0 if self.phase == "tune" else min(progress / max(self.settings.settled, 1e-9), 0.999)
+        model.set_masks(self._masks(model, scores, layers, settled))
         rest = split(model)[3]
         self._state = (*self._state[:2], rest, *self._state[3:])
         return {"exact_cycles": self._share}
