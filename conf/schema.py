@@ -300,6 +300,7 @@ class CooptimizeConfig(TrainingConfig):
     others: dict[str, Any] = dataclasses.field(default_factory=dict)
     folds: Any = MISSING
     loss: Any = MISSING
+    reference: Any = MISSING
     resamples: Any = MISSING
 
 

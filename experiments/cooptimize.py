@@ -39,7 +39,7 @@ def main(config: DictConfig) -> None:
 
     with tracked(config, "cooptimize") as tracker:
         cases = kept.collect(path, planned, known, vars, lambda key: f"fold {key[0]}, {key[1]} {key[2] or ''}")
-        summary = cooptimize_summary.summarize(cases, settings.loss, settings.resamples)
+        summary = cooptimize_summary.summarize(cases, settings.loss, settings.reference, settings.resamples)
         results = cooptimize_summary.results(made, summary)
         command.write_csv(directory / "results.csv", summary.points)
         for name in cooptimize_summary.ROWS:

@@ -24,12 +24,12 @@ from phantom_jax.workloads import write_npz
 
 GROUPS = ("arch", "data", "model", "optimizer", "tracking", "phases", "learner")
 _OPTIONS = (
-    *("points", "with_activations", "activations", "swaps", "others", "folds", "loss", "resamples", "seed"),
-    *("batch_size", "interval", "calibration_images", "exact_images", "evaluated_images", "fast"),
+    *("points", "with_activations", "activations", "swaps", "others", "folds", "loss", "reference"),
+    *("resamples", "seed", "batch_size", "interval", "calibration_images", "exact_images", "evaluated_images", "fast"),
 )
 _LEARNER = ("settled", *train_settings.OF_LEARNERS)
 # What may differ when a job goes on: which cases there are, and what is computed from them.
-_FREE = ("tracking", "points", "with_activations", "folds", "loss", "resamples")
+_FREE = ("tracking", "points", "with_activations", "folds", "loss", "reference", "resamples")
 SPARSER = "+activations"  # after the name of a method that makes activations sparser, too
 _SAVED_IMAGES, _CHECKPOINT_EVERY = 4, 1_000
 _FAST_SWAPS = 3
@@ -46,6 +46,7 @@ class Settings:
     swaps: int  # that order the channels of each network; 0 leaves them as they are
     others: Mapping[str, Phantom2D]  # meshes that networks are counted on, too, by name
     loss: float
+    reference: str  # the method whose cycles those of the others are divided by
     resamples: int
     options: Mapping[str, Any]  # of training, without a method
 
@@ -112,6 +113,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         swaps,
         _others(options),
         number("loss", options["loss"], "a number from 0 to 1", lambda loss: 0 <= loss <= 1),
+        one_of("reference", options["reference"], (*METHODS, *(method + SPARSER for method in METHODS))),
         integer("resamples", options["resamples"], minimum=1),
         {name: value for name, value in options.items() if name not in _FREE},
     )

@@ -39,7 +39,9 @@ class Folds(Callback):
             known = cooptimize_cases.resume(job / "cases.jsonl", settings, arch, of["inputs"])
             of_job = cooptimize_cases.read_settings(of["settings"])
             cases |= {key: known[key] for key, _ in cooptimize_cases.plan(of_job, arch, job)}
-        summary = cooptimize_summary.summarize(list(cases.values()), settings.loss, settings.resamples)
+        summary = cooptimize_summary.summarize(
+            list(cases.values()), settings.loss, settings.reference, settings.resamples
+        )
         shown = cooptimize_cases.masks_shown(settings, settings.folds[0], jobs[0])
         made[0]["settings"]["folds"] = sorted({fold for fold, _, _ in cases})
         command.write_json(directory / "results.json", cooptimize_summary.results(made[0], summary))

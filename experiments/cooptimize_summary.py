@@ -13,7 +13,6 @@ from phantom_jax.comparison.summary import new_table
 from phantom_jax.frontier import Outcome, at_equal_accuracy, ratios
 
 ROWS = ("points", "equal_accuracy", "elsewhere", "layers")  # tables of a summary
-_OURS = "cycle_aware"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +24,16 @@ class Summary:
     elsewhere: list[dict[str, Any]]  # likewise of the same networks, by mesh
     layers: list[dict[str, Any]]  # by method, target and layer
     loss: float
+    reference: str
 
 
-def summarize(cases: Sequence[Case], loss: float, resamples: int) -> Summary:
+def summarize(cases: Sequence[Case], loss: float, reference: str, resamples: int) -> Summary:
     """Returns what cases say together.
 
     Args:
         cases: The same points in each fold.
         loss: Of accuracy, at which cycles are compared.
+        reference: The method whose cycles those of the others are divided by.
         resamples: Of the intervals.
     """
     groups: dict[tuple[str, Any], list[Case]] = {}
@@ -40,12 +41,12 @@ def summarize(cases: Sequence[Case], loss: float, resamples: int) -> Summary:
         groups.setdefault((case.method, case.target), []).append(case)
     points = [_point(group) for group in groups.values()]
     layers = [_layer(group, index) for group in groups.values() for index in range(len(group[0].layers))]
-    equal = _equal_accuracy([case.outcome for case in cases], loss, resamples)
+    equal = _equal_accuracy([case.outcome for case in cases], loss, reference, resamples)
     elsewhere = []
     for mesh in cases[0].shares_elsewhere:
         on_mesh = [dataclasses.replace(case.outcome, shares=np.array(case.shares_elsewhere[mesh])) for case in cases]
-        elsewhere += [{"mesh": mesh, **row} for row in _equal_accuracy(on_mesh, loss, resamples)]
-    return Summary(points, equal, elsewhere, layers, loss)
+        elsewhere += [{"mesh": mesh, **row} for row in _equal_accuracy(on_mesh, loss, reference, resamples)]
+    return Summary(points, equal, elsewhere, layers, loss, reference)
 
 
 def results(made: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
@@ -82,24 +83,25 @@ def tables(summary: Summary) -> list[Table]:
             _percent(row["predicted_error"]),
             _percent(row["proxy_error"]),
         )
-    found = [of_points, _equal_table("this mesh", summary.loss, summary.equal_accuracy)]
+    found = [of_points, _equal_table("this mesh", summary, summary.equal_accuracy)]
     for mesh in dict.fromkeys(row["mesh"] for row in summary.elsewhere):
         rows = [row for row in summary.elsewhere if row["mesh"] == mesh]
-        found.append(_equal_table(f"the mesh {mesh}", summary.loss, rows))
+        found.append(_equal_table(f"the mesh {mesh}", summary, rows))
     return found
 
 
-def _equal_table(mesh: str, loss: float, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _equal_table(mesh: str, summary: Summary, rows: Sequence[Mapping[str, Any]]) -> Table:
+    reference = summary.reference
     table = new_table(
-        f"Cycles on {mesh} at the dense network's accuracy minus {loss * 100:g} points",
+        f"Cycles on {mesh} at the dense network's accuracy minus {summary.loss * 100:g} points",
         "interpolated between targets on test folds; ~: no target was accurate enough, so between the best of them and "
         "the dense network. Intervals of 95% over folds and images, paired. < and >: bounds, as the target of fewest "
-        f"cycles was accurate enough, of the method or of {_OURS}; ?: of both. bounds: in how many draws that of the "
-        "method was.",
+        f"cycles was accurate enough, of the method or of {reference}; ?: of both. bounds: in how many draws that of "
+        "the method was.",
         ["method"],
-        ["share", "interval", "bounds", f"over {_OURS}", "interval"],
+        ["share", "interval", "bounds", f"over {reference}", "interval"],
     )
-    is_bound = any(row["is_bound"] for row in rows if row["method"] == _OURS)
+    is_bound = any(row["is_bound"] for row in rows if row["method"] == reference)
     for row in rows:
         mark = {(True, False): "< ", (False, True): "> ", (True, True): "? "}.get((row["is_bound"], is_bound), "")
         mark_of_share = ("< " if row["is_bound"] else "") if row["is_reached"] else "~ "
@@ -108,16 +110,16 @@ def _equal_table(mesh: str, loss: float, rows: Sequence[Mapping[str, Any]]) -> T
             mark_of_share + _number(row["cycle_share"], ".4f"),
             f"{_number(row['cycle_share_low'], '.4f')} to {_number(row['cycle_share_high'], '.4f')}",
             f"{row['bound_draws']:.0%}",
-            ("" if row["method"] == _OURS or row["ratio"] is None else mark) + _number(row["ratio"], ".2f", "x"),
+            ("" if row["method"] == reference or row["ratio"] is None else mark) + _number(row["ratio"], ".2f", "x"),
             f"{_number(row['ratio_low'], '.2f', 'x')} to {_number(row['ratio_high'], '.2f', 'x')}",
         )
     return table
 
 
-def _equal_accuracy(outcomes: Sequence[Outcome], loss: float, resamples: int) -> list[dict[str, Any]]:
-    """Returns a row for each method: what it needs, and how many times that of ours."""
+def _equal_accuracy(outcomes: Sequence[Outcome], loss: float, reference: str, resamples: int) -> list[dict[str, Any]]:
+    """Returns a row for each method: what it needs, and how many times that of the reference."""
     found = at_equal_accuracy(outcomes, loss, resamples)
-    compared = ratios(found, _OURS) if _OURS in found else {}
+    compared = ratios(found, reference) if reference in found else {}
     rows = []
     for method, values in found.items():
         draws = values["share"]

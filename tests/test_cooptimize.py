@@ -1,6 +1,7 @@
 """The co-optimization job: what it compares, writes and refuses, and that it goes on where it was interrupted."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 
 import phantom_jax
 from conf import schema
-from experiments import command, cooptimize_cases
+from experiments import command, cooptimize_cases, cooptimize_summary
 from experiments.cooptimize_folds import Folds
 from phantom_jax import Layer, Phantom2D, simulate
 from phantom_jax.files import write_whole
@@ -150,6 +151,23 @@ def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
         write_whole(path, lambda file: write_npz(file, [layer]))
 
 
+def test_any_method_can_be_the_one_that_others_are_compared_with(tmp_path: pathlib.Path) -> None:
+    write_job(tmp_path / "0", 0)
+    options = composed(*ONLY, "points.cycle_aware=[0.1]")
+    cases = list(
+        cooptimize_cases.resume(
+            tmp_path / "0" / "cases.jsonl", cooptimize_cases.read_settings(options), Phantom2D(), {}
+        ).values()
+    )
+    cases.append(dataclasses.replace(cases[1], method="stale+activations", cycles=[5] * 4))
+    ratios = {}
+    for reference in ("cycle_aware", "stale+activations", "n_m"):
+        summary = cooptimize_summary.summarize(cases, 0.1, reference, 10)
+        ratios[reference] = [row["ratio"] for row in summary.equal_accuracy]
+        assert cooptimize_summary.tables(summary)[1].columns[4].header == f"over {reference}"
+    assert ratios == {"cycle_aware": [1, 0.5], "stale+activations": [2, 1], "n_m": [None, None]}
+
+
 def test_what_only_training_would_notice_is_refused_before() -> None:
     cooptimize_cases.check(read("data=digits"))
     with pytest.raises(ValueError, match=r"gain must be"):
@@ -191,6 +209,7 @@ def test_the_summary_of_folds_has_what_is_planned_and_no_more(
         (["swaps=-1"], "swaps must be a non-negative integer, got -1"),
         (["folds=[]"], "folds must be a list that is not empty, got []"),
         (["loss=2"], "loss must be a number from 0 to 1, got 2"),
+        (["reference=lottery"], "reference must be one of global_magnitude"),
         (["resamples=0"], "resamples must be a positive integer, got 0"),
         (["evaluated_images=0"], "evaluated_images must be a positive integer, got 0"),
         (["+color=red"], "there is no option color"),
