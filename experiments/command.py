@@ -60,6 +60,28 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     return wrapped
 
 
+def around(function: Callable[..., None]) -> Callable[..., None]:
+    """Wraps what a callback of Hydra does around a sweep, so that an error ends the command with exit code 1.
+
+    Hydra turns errors of callbacks into warnings.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except JobFailedError:
+            sys.exit(1)
+        except Exception as error:
+            if _FULL_ERROR_WANTED or not isinstance(error, _USER_ERRORS):
+                traceback.print_exc()
+            else:
+                _tell(error)
+            sys.exit(1)
+
+    return wrapped
+
+
 def run(main: Callable[[], Any]) -> None:
     """Runs a `hydra.main` function. Mistakes of the user end in a line or two and exit code 1, bugs in a traceback.
 

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import math
 import pathlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -128,7 +129,7 @@ def plan(settings: Settings, arch: Phantom2D, directory: pathlib.Path) -> Iterat
         directory: Where checkpoints of dense networks and masks go.
     """
     for fold in settings.folds:
-        dense = functools.cache(functools.partial(_train_dense, settings, arch, fold, directory))
+        dense = _once(functools.partial(_train_dense, settings, arch, fold, directory))
         for method, target in ((DENSE, None), *settings.points):
             yield (
                 (fold, method, target),
@@ -138,6 +139,25 @@ def plan(settings: Settings, arch: Phantom2D, directory: pathlib.Path) -> Iterat
             )
 
 
+def _once(function: Callable[[], Snapshot]) -> Callable[[], Snapshot]:
+    """Returns a function that returns, or raises, what another one does, which is called once at most."""
+
+    @functools.cache
+    def ended() -> Snapshot | Exception:
+        try:
+            return function()
+        except Exception as error:
+            return error
+
+    def again() -> Snapshot:
+        outcome = ended()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    return again
+
+
 def check(settings: Settings) -> None:
     """Refuses options that only training would notice, before anything is trained.
 
@@ -145,7 +165,8 @@ def check(settings: Settings) -> None:
         ValueError: An option is not valid.
     """
     for method, target in dict(settings.points).items():
-        _job(settings, settings.folds[0], method, target)
+        job = _job(settings, settings.folds[0], method, target)
+        job.settings.check_images(len(job.splits.train.images))
 
 
 def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D, inputs: Mapping[str, str]) -> dict[kept.Key, Case]:
@@ -184,7 +205,7 @@ def masks_shown(settings: Settings, fold: int, directory: pathlib.Path) -> dict[
 def _fold(name: str, value: Any, data: Mapping[str, Any]) -> int:
     if data["fold"] != 0:
         raise ValueError(f"data.fold must be left at 0, since folds says which are tested on, got {data['fold']!r}.")
-    if integer(name, value, minimum=0) >= integer("data.folds", data["folds"], minimum=2):
+    if integer(name, value, minimum=0) >= integer("data.folds", data["folds"], minimum=1):
         raise ValueError(f"{name} must be below data.folds, {data['folds']}, got {value}.")
     return value
 
@@ -197,7 +218,13 @@ def _others(options: Mapping[str, Any]) -> dict[str, Phantom2D]:
             raise ValueError(f"others.{name} must be parameters of arch that differ, got {changes!r}.")
         for parameter in changes:
             one_of(f"others.{name}", parameter, known)
-    return {name: Phantom2D(**{**options["arch"], **changes}) for name, changes in options["others"].items()}
+    meshes = {}
+    for name, changes in options["others"].items():
+        try:
+            meshes[name] = Phantom2D(**{**options["arch"], **changes})
+        except ValueError as error:
+            raise ValueError(f"others.{name}: {error}") from error
+    return meshes
 
 
 def _points(option: str, options: Mapping[str, Any]) -> list[tuple[str, float | str]]:
@@ -245,19 +272,24 @@ def _job(settings: Settings, fold: int, method: str, target: float | str | None)
     elif method != DENSE:
         sparsity |= {"name": method, "cycles": target, **(learner if METHODS[method]().learns else {})}
     options |= {"sparsity": sparsity, "data": options["data"] | {"fold": fold}}
-    return train_settings.read(options | _OF_TRAINING, settings.loaded)
+    try:
+        return train_settings.read(options | _OF_TRAINING, settings.loaded)
+    except ValueError as error:
+        raise ValueError(re.sub(rf"\bsparsity\.({'|'.join(_LEARNER)})\b", r"learner.\1", str(error))) from error
 
 
 def _train_dense(settings: Settings, arch: Phantom2D, fold: int, directory: pathlib.Path) -> Snapshot:
     """Returns the dense network of a fold, trained at most once."""
     job = _job(settings, fold, DENSE, None)
     checkpoints = Checkpoints(directory / "dense" / f"fold{fold}", job.identity)
-    trainer = _trainer(job, arch)
-    found = checkpoints.restore(lambda note: command.tell([note]))
-    if found is not None:
-        trainer.restore(*found)
-    trainer.run(_say_nothing, lambda _: {}, checkpoints, job.checkpoint_every)
-    checkpoints.close()
+    try:
+        trainer = _trainer(job, arch)
+        found = checkpoints.restore(lambda note: command.tell([note]))
+        if found is not None:
+            trainer.restore(*found)
+        trainer.run(_say_nothing, lambda _: {}, checkpoints, job.checkpoint_every)
+    finally:
+        checkpoints.close()
     return trainer.snapshot()
 
 

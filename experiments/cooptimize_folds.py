@@ -16,6 +16,7 @@ _ALL = {"folds": None}  # in place of the folds of each job
 class Folds(Callback):
     """Summarizes all folds at the end of a multirun, in its directory."""
 
+    @command.around
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes tables and figures as a job does, if jobs differ in folds alone."""
         from experiments import cooptimize_cases, cooptimize_figures, cooptimize_summary

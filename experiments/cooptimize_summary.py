@@ -1,7 +1,6 @@
 """Cases of the co-optimization -> rows and tables."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from experiments.cooptimize_cases import Case
 from phantom_jax.comparison.summary import new_table
-from phantom_jax.frontier import Outcome, at_equal_accuracy, ratios
+from phantom_jax.frontier import DENSE, Outcome, at_equal_accuracy, ratios, share_at
 
 ROWS = ("points", "equal_accuracy", "elsewhere", "layers")  # tables of a summary
 
@@ -41,11 +40,11 @@ def summarize(cases: Sequence[Case], loss: float, reference: str, resamples: int
         groups.setdefault((case.method, case.target), []).append(case)
     points = [_point(group) for group in groups.values()]
     layers = [_layer(group, index) for group in groups.values() for index in range(len(group[0].layers))]
-    equal = _equal_accuracy([case.outcome for case in cases], loss, reference, resamples)
+    equal = _equal_accuracy(cases, [case.outcome for case in cases], loss, reference, resamples)
     elsewhere = []
     for mesh in cases[0].shares_elsewhere:
         on_mesh = [dataclasses.replace(case.outcome, shares=np.array(case.shares_elsewhere[mesh])) for case in cases]
-        elsewhere += [{"mesh": mesh, **row} for row in _equal_accuracy(on_mesh, loss, reference, resamples)]
+        elsewhere += [{"mesh": mesh, **row} for row in _equal_accuracy(cases, on_mesh, loss, reference, resamples)]
     return Summary(points, equal, elsewhere, layers, loss, reference)
 
 
@@ -97,49 +96,72 @@ def _equal_table(mesh: str, summary: Summary, rows: Sequence[Mapping[str, Any]])
         "interpolated between targets on test folds; ~: no target was accurate enough, so between the best of them and "
         "the dense network. Intervals of 95% over folds and images, paired. < and >: bounds, as the target of fewest "
         f"cycles was accurate enough, of the method or of {reference}; ?: of both. bounds: in how many draws that of "
-        "the method was.",
+        f"the method was. by validation: over {reference}, with targets chosen on validation images.",
         ["method"],
-        ["share", "interval", "bounds", f"over {reference}", "interval"],
+        ["share", "interval", "bounds", f"over {reference}", "interval", "by validation"],
     )
     is_bound = any(row["is_bound"] for row in rows if row["method"] == reference)
     for row in rows:
-        mark = {(True, False): "< ", (False, True): "> ", (True, True): "? "}.get((row["is_bound"], is_bound), "")
-        mark_of_share = ("< " if row["is_bound"] else "") if row["is_reached"] else "~ "
+        of_ratio = {(True, False): "< ", (False, True): "> ", (True, True): "? "}.get((row["is_bound"], is_bound), "")
+        of_share = "< " if row["is_bound"] else ""
+        if not row["is_reached"]:
+            of_ratio = of_share = "~ "
         table.add_row(
             row["method"],
-            mark_of_share + _number(row["cycle_share"], ".4f"),
-            f"{_number(row['cycle_share_low'], '.4f')} to {_number(row['cycle_share_high'], '.4f')}",
+            f"{of_share}{row['cycle_share']:.4f}",
+            f"{row['cycle_share_low']:.4f} to {row['cycle_share_high']:.4f}",
             f"{row['bound_draws']:.0%}",
-            ("" if row["method"] == reference or row["ratio"] is None else mark) + _number(row["ratio"], ".2f", "x"),
-            f"{_number(row['ratio_low'], '.2f', 'x')} to {_number(row['ratio_high'], '.2f', 'x')}",
+            of_ratio * (row["method"] != reference and row["ratio"] is not None) + _times(row["ratio"]),
+            f"{_times(row['ratio_low'])} to {_times(row['ratio_high'])}",
+            _times(row["validation_ratio"]),
         )
     return table
 
 
-def _equal_accuracy(outcomes: Sequence[Outcome], loss: float, reference: str, resamples: int) -> list[dict[str, Any]]:
-    """Returns a row for each method: what it needs, and how many times that of the reference."""
+def _equal_accuracy(
+    cases: Sequence[Case], outcomes: Sequence[Outcome], loss: float, reference: str, resamples: int
+) -> list[dict[str, Any]]:
+    """Returns a row for each method: what it needs, and how many times that of the reference.
+
+    Outcomes are those of the cases, on some mesh.
+    """
     found = at_equal_accuracy(outcomes, loss, resamples)
     compared = ratios(found, reference) if reference in found else {}
+    chosen = {method: _chosen_on_validation(cases, outcomes, method, loss) for method in found}
     rows = []
     for method, values in found.items():
         draws = values["share"]
-        ratio, low, high = compared.get(method, (math.nan, math.nan, math.nan))
+        ratio, low, high = compared.get(method, (None, None, None))
         low_share, high_share = np.quantile(draws[1:], [0.025, 0.975], method="nearest")
         rows.append(
             {
                 "method": method,
-                "cycle_share": _finite(draws[0]),
-                "cycle_share_low": _finite(low_share),
-                "cycle_share_high": _finite(high_share),
+                "cycle_share": float(draws[0]),
+                "cycle_share_low": float(low_share),
+                "cycle_share_high": float(high_share),
                 "is_bound": bool(values["is_bound"][0]),
                 "is_reached": bool(values["is_reached"][0]),
                 "bound_draws": float(values["is_bound"][1:].mean()),
-                "ratio": _finite(ratio),
-                "ratio_low": _finite(low),
-                "ratio_high": _finite(high),
+                "validation_ratio": chosen[method] / chosen[reference] if reference in chosen else None,
+                "ratio": ratio,
+                "ratio_low": low,
+                "ratio_high": high,
             }
         )
     return rows
+
+
+def _chosen_on_validation(cases: Sequence[Case], outcomes: Sequence[Outcome], method: str, loss: float) -> float:
+    """Returns the share of cycles on test images at which a method loses so much accuracy on validation images."""
+    accuracies: dict[Any, list[float]] = {}
+    shares: dict[Any, list[float]] = {}
+    for case, outcome in zip(cases, outcomes, strict=True):
+        if case.method in (DENSE, method):
+            accuracies.setdefault(outcome.point, []).append(case.validation_accuracy)
+            shares.setdefault(outcome.point, []).append(float(outcome.shares.mean()))
+    means = [float(np.mean(values)) for values in accuracies.values()]
+    wanted = float(np.mean(accuracies[DENSE, None])) - loss
+    return share_at(means, [float(np.mean(values)) for values in shares.values()], wanted)
 
 
 def _point(group: Sequence[Case]) -> dict[str, Any]:
@@ -185,12 +207,8 @@ def _layer(group: Sequence[Case], index: int) -> dict[str, Any]:
     }
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _number(value: float | None, form: str, unit: str = "") -> str:
-    return "-" if value is None else format(value, form) + unit
+def _times(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}x"
 
 
 def _percent(value: float | None) -> str:

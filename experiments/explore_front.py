@@ -19,12 +19,14 @@ _PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
 class Front(Callback):
     """Makes a multirun go on with its study, and writes the front at its end."""
 
+    @command.around
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Names the study by the options that its trials share, and asks for the trials that are missing."""
         import optuna
 
         sweeper = config.hydra.sweeper
         if sweeper.get("storage") is None:
+            command.tell(["no front will be written, as hydra.sweeper.storage is null: the study is not kept."])
             return
         command.prepare_sweep(config)
         pathlib.Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
@@ -36,11 +38,13 @@ class Front(Callback):
             study = optuna.create_study(
                 study_name=sweeper.study_name, storage=sweeper.storage, directions=directions, load_if_exists=True
             )
-            if not study.trials:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                    for params in _presets(config).values():
+            known = [_params(trial) for trial in study.trials if trial.state.name in ("COMPLETE", "WAITING")]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                for params in _presets(config).values():
+                    if params not in known:  # some may have been lost with a run that was killed
                         study.enqueue_trial(params)
+            self._failed_before = {trial.number for trial in _failed(study)}
             done = len(_complete(study))
             sweeper.n_trials = max(sweeper.n_trials - done, 0)
             if "seed" in sweeper.sampler:  # another one, or it would draw the same meshes again
@@ -48,8 +52,13 @@ class Front(Callback):
         if done:
             command.tell([f"the study goes on after {done} trials; {sweeper.n_trials} are left."])
 
+    @command.around
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Writes the front as a table, a figure and JSON."""
+        """Writes the front as a table, a figure and JSON.
+
+        Raises:
+            JobFailedError: Trials of this run failed, which is told.
+        """
         import optuna
 
         from experiments.figures import save
@@ -66,17 +75,21 @@ class Front(Callback):
             command.write_csv(directory / "front.csv", [{**row, "params": json.dumps(row["params"])} for row in rows])
             save(_figure(rows), directory / "front")
             print_tables([_table(rows)])
-        failed = [str(trial.params) for trial in study.trials if trial.state.name == "FAIL"]
+        failed = [str(_params(trial)) for trial in _failed(study) if trial.number not in self._failed_before]
         if failed:
             command.tell([f"{len(failed)} trials failed, and are left out: {'; '.join(failed)}."])
         print(directory, flush=True)
+        if failed:
+            raise command.JobFailedError
 
 
 def _digest(config: DictConfig) -> str:
     """Returns a digest of what trials have in common, so that only those of like options are compared."""
+    import phantom_jax
     from experiments import provenance
 
     shared = {
+        "phantom_jax": phantom_jax.__version__,
         **{name: OmegaConf.to_container(config[name]) for name in ("arch", "workload")},
         **{name: config[name] for name in ("multipliers", "seed")},
         **provenance.inputs(config),
@@ -91,7 +104,7 @@ def _presets(config: DictConfig) -> dict[str, dict[str, Any]]:
     from phantom_jax import Phantom2D
 
     overrides = [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
-    if any(o.lstrip("+~").startswith(("arch", "hydra.sweeper.params", "hydra/sweeper")) for o in overrides):
+    if any(o.lstrip("+~").startswith(("arch", "hydra.sweeper.params")) for o in overrides):
         return {}
     presets = {}
     for name in _PRESETS:
@@ -105,6 +118,15 @@ def _presets(config: DictConfig) -> dict[str, dict[str, Any]]:
 
 def _complete(study: Any) -> list[Any]:
     return [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+
+
+def _failed(study: Any) -> list[Any]:
+    return [trial for trial in study.trials if trial.state.name == "FAIL"]
+
+
+def _params(trial: Any) -> dict[str, Any]:
+    """Returns the parameters of a trial, or those that it has been asked for if it has not begun."""
+    return trial.system_attrs.get("fixed_params", trial.params)
 
 
 def _rows(trials: list[Any], presets: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

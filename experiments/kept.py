@@ -10,6 +10,7 @@ from experiments import command
 from phantom_jax.files import write_whole
 
 Case = TypeVar("Case")
+_ABSENT = "(absent)"
 Key = tuple[Any, ...]  # a kind of case, and the identity of one of them
 
 
@@ -30,7 +31,11 @@ def resume(path: pathlib.Path, how: Mapping[str, Any], read: Callable[[dict[str,
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     try:
         first, *records = [json.loads(line) for line in lines] or [how]
-        differences = [f"{name} {first[name]}, now {value}" for name, value in how.items() if first[name] != value]
+        differences = [
+            f"{name} {first.get(name, _ABSENT)}, now {how.get(name, _ABSENT)}"
+            for name in {**first, **how}
+            if first.get(name, _ABSENT) != how.get(name, _ABSENT)
+        ]
         cases = [read(record) for record in records]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} must hold cases of this job, a JSON object on each line: {error!r}.") from error

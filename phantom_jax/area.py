@@ -9,7 +9,8 @@ def area(arch: Phantom2D) -> dict[str, int]:
     """Returns the area of an accelerator by part, in full adders; a bit of storage counts as one.
 
     This model's choice throughout, for comparing meshes with each other: an estimate of the first order, without wires,
-    control, global buffers or memories. The paper's own figures could not be consulted.
+    control, global buffers or memories. Both balances are control, so they cost nothing here. The paper's own figures
+    could not be consulted.
 
     - `multipliers`: 8 x 8 adders for each.
     - `masks`: a core's lookahead masks of activations, one bit per slot each, and its weights' mask.

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from phantom_jax.checks import integer, number, one_of
+
 DENSE = "dense"
 
 
@@ -83,8 +85,11 @@ def at_equal_accuracy(
         do; and `is_reached`, whether a point of the method, not only the dense network, was accurate enough.
 
     Raises:
-        ValueError: A fold lacks a point that another one has, or has several test sets, or there is no `DENSE`.
+        ValueError: A fold lacks a point that another one has, or has several test sets, or there is no `DENSE`, or
+            loss or resamples are not valid.
     """
+    number("loss", loss, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+    integer("resamples", resamples, minimum=1)
     by_key = {(outcome.point, outcome.fold): outcome for outcome in outcomes}
     points = list(dict.fromkeys(outcome.point for outcome in outcomes))
     folds = sorted({outcome.fold for outcome in outcomes})
@@ -147,11 +152,14 @@ def ratios(found: Mapping[str, Mapping[str, np.ndarray]], ours: str) -> dict[str
     Args:
         found: See `at_equal_accuracy`.
         ours: The method that others are compared with.
+
+    Raises:
+        ValueError: There is no such method.
     """
+    one_of("ours", ours, tuple(found))
     result = {}
     for method, values in found.items():
-        with np.errstate(invalid="ignore"):  # where neither reaches the accuracy
-            draws = values["share"] / found[ours]["share"]
+        draws = values["share"] / found[ours]["share"]
         low, high = np.quantile(draws[1:], [0.025, 0.975], method="nearest")
         result[method] = float(draws[0]), float(low), float(high)
     return result

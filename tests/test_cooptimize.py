@@ -153,25 +153,47 @@ def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
 
 def test_any_method_can_be_the_one_that_others_are_compared_with(tmp_path: pathlib.Path) -> None:
     write_job(tmp_path / "0", 0)
-    options = composed(*ONLY, "points.cycle_aware=[0.1]")
-    cases = list(
-        cooptimize_cases.resume(
-            tmp_path / "0" / "cases.jsonl", cooptimize_cases.read_settings(options), Phantom2D(), {}
-        ).values()
-    )
+    settings = read(*ONLY, "points.cycle_aware=[0.1]")
+    cases = list(cooptimize_cases.resume(tmp_path / "0" / "cases.jsonl", settings, Phantom2D(), {}).values())
     cases.append(dataclasses.replace(cases[1], method="stale+activations", cycles=[5] * 4))
-    ratios = {}
+    cases.append(dataclasses.replace(cases[2], target=0.05, cycles=[1] * 4, correct="0" * 10, validation_accuracy=0.8))
+    over, by_validation = {}, {}
     for reference in ("cycle_aware", "stale+activations", "n_m"):
         summary = cooptimize_summary.summarize(cases, 0.1, reference, 10)
-        ratios[reference] = [row["ratio"] for row in summary.equal_accuracy]
+        over[reference] = [row["ratio"] for row in summary.equal_accuracy]
+        by_validation[reference] = [row["validation_ratio"] for row in summary.equal_accuracy]
         assert cooptimize_summary.tables(summary)[1].columns[4].header == f"over {reference}"
-    assert ratios == {"cycle_aware": [1, 0.5], "stale+activations": [2, 1], "n_m": [None, None]}
+    assert over.pop("n_m") == by_validation.pop("n_m") == [None, None]
+    assert over == {"cycle_aware": pytest.approx([1, 0.5]), "stale+activations": pytest.approx([2, 1])}
+    # The last point is accurate enough on validation images, but not on test images.
+    assert by_validation == {"cycle_aware": pytest.approx([1, 0.1]), "stale+activations": pytest.approx([10, 1])}
 
 
 def test_what_only_training_would_notice_is_refused_before() -> None:
     cooptimize_cases.check(read("data=digits"))
-    with pytest.raises(ValueError, match=r"gain must be"):
+    with pytest.raises(ValueError, match=r"learner\.gain must be"):
         cooptimize_cases.check(read("data=digits", "learner.gain=-1"))
+    with pytest.raises(ValueError, match=r"batch_size must be at most the 1\d\d\d training images, got 2000"):
+        cooptimize_cases.check(read("data=digits", "batch_size=2000"))
+
+
+def test_a_dense_network_that_cannot_be_trained_is_tried_once(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def fail(*arguments: Any) -> Any:
+        tried.append(arguments)
+        raise ValueError("diverged")
+
+    monkeypatch.setattr(cooptimize_cases, "_train_dense", fail)
+    settings = read(*ONLY, "data=digits", "points.cycle_aware=[0.1]", "folds=[0,1]")
+    cases = list(cooptimize_cases.plan(settings, Phantom2D(), tmp_path))
+    assert len(cases) == 4
+    for _, measure in cases:
+        with pytest.raises(ValueError, match="diverged"):
+            measure()
+    assert len(tried) == 2
 
 
 def test_the_summary_of_folds_has_what_is_planned_and_no_more(
@@ -201,7 +223,8 @@ def test_the_summary_of_folds_has_what_is_planned_and_no_more(
         (["activations=0"], "activations must be a number above 0, got 0"),
         (["+others.wide=4"], "others.wide must be parameters of arch that differ, got 4"),
         (["+others.wide.raws=4"], "others.wide must be one of rows"),
-        (["+others.wide.rows=0"], "rows must be a positive integer, got 0"),
+        (["data.folds=1"], "folds[1] must be below data.folds, 1, got 1"),
+        (["+others.wide.rows=0"], "others.wide: rows must be a positive integer, got 0"),
         (["points.cycle_aware=[2]"], "points.cycle_aware[0] must be a number above 0 and at most 1, got 2"),
         (["points.cycle_aware=0.1"], "points.cycle_aware must be a list, got 0.1"),
         (["points.n_m=[24]"], 'points.n_m[0] must be a pattern such as "2:4", got 24'),

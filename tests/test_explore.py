@@ -29,6 +29,11 @@ def test_a_killed_search_goes_on_and_counts_no_mesh_twice(tmp_path: pathlib.Path
     assert {(row["cycles"], row["area"]) for row in front} <= {(r["cycles"], r["area"]) for r in found.values()}
     check_front(front)
     check_results(found)
+    assert {row["preset"] for row in front} >= {
+        "phantom_cv",
+        "phantom_md",
+        "phantom_hp",
+    }  # some had begun, and were lost
     assert "phantom_cv" in done.stdout
     Image.open(sweep / "front.png").verify()
 
@@ -76,5 +81,13 @@ def test_a_failing_mesh_does_not_lose_the_others(tmp_path: pathlib.Path) -> None
     assert [row["params"] for row in json.loads((tmp_path / "sweep" / "front.json").read_text())["trials"]] == [
         {"arch.rows": 1}
     ], done.stderr
+    assert done.returncode == 1
     assert "trials failed, and are left out: {'arch.rows': 300}" in done.stdout
     assert "multipliers must be at least those of the mesh, got 252 for 300 x 1 cores of 3 x 3" in done.stderr
+
+
+def test_a_search_that_cannot_begin_says_so(tmp_path: pathlib.Path) -> None:
+    done = jobs.run("explore", tmp_path, "--multirun", "workload=npz", "workload.path=missing.npz")
+    assert done.returncode == 1
+    assert "missing.npz" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -118,3 +118,12 @@ def test_outcomes_of_a_fold_must_be_on_the_same_images() -> None:
 def test_each_fold_must_have_each_point(lacking: int) -> None:
     with pytest.raises(ValueError, match="every point in every fold"):
         at_equal_accuracy(OUTCOMES[:lacking] + OUTCOMES[lacking + 1 :], loss=0.01, resamples=1)
+
+
+def test_bad_arguments_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="loss must be a number from 0 to 1, got nan"):
+        at_equal_accuracy(OUTCOMES, loss=math.nan, resamples=1)
+    with pytest.raises(ValueError, match="resamples must be a positive integer, got 0"):
+        at_equal_accuracy(OUTCOMES, loss=0.01, resamples=0)
+    with pytest.raises(ValueError, match="ours must be one of ours, theirs, hopeless, got 'mine'"):
+        ratios(at_equal_accuracy(OUTCOMES, loss=0.01, resamples=1), "mine")

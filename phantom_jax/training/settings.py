@@ -111,6 +111,15 @@ class Settings:
             return 0
         return getattr(self, phase).epochs * per_epoch
 
+    def check_images(self, count: int) -> None:
+        """Checks the settings for so many training images.
+
+        Raises:
+            ValueError: There are fewer than one batch.
+        """
+        if count < self.batch_size:
+            raise ValueError(f"batch_size must be at most the {count} training images, got {self.batch_size}.")
+
     def shared(self) -> "Settings":
         """Returns settings that differ from others in neither the seed nor the target."""
         targets = {name: 1.0 for name in ("cycles", "density") if getattr(self, name) is not None}

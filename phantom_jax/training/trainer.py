@@ -64,10 +64,7 @@ class Trainer:
         """
         images = splits.train.images
         self.settings, self.splits, self.arch = settings, splits, arch
-        if len(images) < settings.batch_size:
-            raise ValueError(
-                f"batch_size must be at most the {len(images)} training images, got {settings.batch_size}."
-            )
+        settings.check_images(len(images))
         per_epoch = len(images) // settings.batch_size
         ends = np.cumsum([settings.steps(phase, per_epoch) for phase in PHASES])
         self.ends: dict[str, int] = dict(zip(PHASES, map(int, ends), strict=True))
