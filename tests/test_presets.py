@@ -9,12 +9,9 @@ from experiments import command
 from tests import jobs
 
 PRESETS = sorted(path.stem for path in pathlib.Path(command.CONFIG_PATH, "experiment").glob("*.yaml"))
-LONG = ("ablations_vgg_mnist5k", "activations_vgg_mnist5k", "front_digits", "front_mobilenet_mnist5k")  # a minute each
 
 
-@pytest.mark.parametrize(
-    "preset", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in PRESETS]
-)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_experiment_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: str) -> None:
     job = jobs.job_of(preset)
     done = jobs.run(job, tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")

@@ -15,7 +15,7 @@ from phantom_jax import Phantom2D, simulate
 from phantom_jax.workloads import read_npz
 from tests import jobs
 
-FAST = ("fast=true", "checkpoint_every=4", "sparsity.cycles=0.3")
+FAST = ("fast=true", "checkpoint_every=4", "sparsity=mac_penalty", "sparsity.cycles=0.3")
 STEPS = 30  # an epoch of ten for each phase
 
 

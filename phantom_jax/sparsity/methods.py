@@ -207,7 +207,10 @@ class NoActivations(CycleAware):
 
 @dataclasses.dataclass(frozen=True)
 class Stale(CycleAware):
-    """The same, but that activations are those of the first calibration throughout: what is gained by new ones."""
+    """The same, but that the first calibration serves throughout: what is gained by new ones.
+
+    New ones are both of the network as it has become and of other images, which is not told apart.
+    """
 
     is_stale = True
 
