@@ -1,4 +1,4 @@
-"""One step of training, compiled."""
+"""One step of training."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -34,7 +35,10 @@ def merge(graph: Any, params: Any, keep: Any, rest: Any) -> Masked:
 def build_step(
     graph: Any, settings: Settings, phase: str, steps: int, dense_cycles: int | None
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformationExtraArgs | None, Step]:
-    """Returns the optimizers of weights and of keep logits, and a compiled step.
+    """Returns the optimizers of weights and of keep logits, and a step, compiled in two parts.
+
+    The part that has the proxy takes longest to compile, and hangs on neither the batch nor the phases, so that the cache
+    has it for runs that differ in these.
 
     A step goes from a state and a batch to the next state and figures of the batch. The state is (params, keep, rest,
     state of the optimizer, of that of keep logits); what else it takes are images, labels, a random key, and, where
@@ -56,17 +60,10 @@ def build_step(
         keep_optimizer = optax.with_extra_args_support(optax.chain(penalty, additive_adam(settings.logit_rate)))
 
     @jax.jit
-    def step(
-        state: tuple[Any, ...],
-        images: jax.Array,
-        labels: jax.Array,
-        key: jax.Array,
-        calibration: Calibration | None,
-        target: jax.Array | None,
-        priced_by: Mapping[str, Any],
-        prices: Mapping[str, jax.Array],
-    ) -> tuple[tuple[Any, ...], dict[str, jax.Array]]:
-        params, keep, rest, optimizer_state, keep_state = state
+    def train(
+        state: tuple[Any, ...], images: jax.Array, labels: jax.Array, key: jax.Array, prices: Mapping[str, jax.Array]
+    ) -> tuple[tuple[Any, ...], Any, dict[str, jax.Array]]:
+        params, keep, rest, optimizer_state = state
         augment_key, draw_key = jax.random.split(key)
         images = augment(augment_key, images, shift=settings.shift, flip=settings.flip)
 
@@ -88,11 +85,31 @@ def build_step(
         (value, (rest, figures)), gradient = jax.value_and_grad(loss, has_aux=True)((params, keep))
         updates, optimizer_state = optimizer.update(gradient[0], optimizer_state, params)
         params = optax.apply_updates(params, updates)
+        figures |= {"loss": value, "density": merge(graph, params, keep, rest).density()}
+        return (params, rest, optimizer_state), gradient[1], figures
+
+    @jax.jit
+    def learn(gradient: Any, keep: Any, keep_state: Any, extra: Mapping[str, Any]) -> tuple[Any, Any]:
+        assert keep_optimizer is not None
+        updates, keep_state = keep_optimizer.update(gradient, keep_state, keep, **extra)
+        return optax.apply_updates(keep, updates), keep_state
+
+    def step(
+        state: tuple[Any, ...],
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array,
+        calibration: Calibration | None,
+        target: np.float32 | None,
+        priced_by: Mapping[str, Any],
+        prices: Mapping[str, jax.Array],
+    ) -> tuple[tuple[Any, ...], dict[str, jax.Array]]:
+        params, keep, rest, optimizer_state, keep_state = state
+        trained, gradient, figures = train((params, keep, rest, optimizer_state), images, labels, key, prices)
         if keep_optimizer is not None:
             extra = {"calibration": calibration, "target": target, **priced_by}
-            updates, keep_state = keep_optimizer.update(gradient[1], keep_state, keep, **extra)
-            keep = optax.apply_updates(keep, updates)
-        figures |= {"loss": value, "density": merge(graph, params, keep, rest).density()}
+            keep, keep_state = learn(gradient, keep, keep_state, extra)
+        params, rest, optimizer_state = trained
         return (params, keep, rest, optimizer_state, keep_state), figures
 
     return optimizer, keep_optimizer, step
