@@ -37,8 +37,8 @@ def build_step(
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformationExtraArgs | None, Step]:
     """Returns the optimizers of weights and of keep logits, and a step, compiled in two parts.
 
-    The part that has the proxy takes longest to compile, and hangs on neither the batch nor the phases, so that the cache
-    has it for runs that differ in these.
+    The part that has the proxy takes longest to compile. It hangs on neither the batch nor the phases, so that the next
+    run finds it in JAX's cache, also if these differ.
 
     A step goes from a state and a batch to the next state and figures of the batch. The state is (params, keep, rest,
     state of the optimizer, of that of keep logits); what else it takes are images, labels, a random key, and, where
