@@ -29,11 +29,8 @@ def test_a_killed_search_goes_on_and_counts_no_mesh_twice(tmp_path: pathlib.Path
     assert {(row["cycles"], row["area"]) for row in front} <= {(r["cycles"], r["area"]) for r in found.values()}
     check_front(front)
     check_results(found)
-    assert {row["preset"] for row in front} >= {
-        "phantom_cv",
-        "phantom_md",
-        "phantom_hp",
-    }  # some had begun, and were lost
+    # Some of the presets had begun when the search was killed.
+    assert {row["preset"] for row in front} >= {"phantom_cv", "phantom_md", "phantom_hp"}
     assert "phantom_cv" in done.stdout
     Image.open(sweep / "front.png").verify()
 
