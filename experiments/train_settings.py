@@ -25,7 +25,7 @@ _OPTIONS = (
 )
 _FREE = ("tracking", "evaluated_images", "saved_images", "checkpoint_every", "resume")  # may differ when a run goes on
 CLOSE = 0.03  # to the target of cycles, or it is told
-_FAST_IMAGES, _FAST_BATCH, _FAST_EVALUATED = 320, 32, 32
+_FAST_IMAGES, _FAST_BATCH, _FAST_COUNTED = 320, 32, 8
 OF_LEARNERS = ("logit_rate", "penalty", "gain", "pull")
 _LEARNERS = tuple(name for name, method in METHODS.items() if issubclass(method, CycleAware))
 _OF_METHODS = {"n_m": ("n", "m"), **dict.fromkeys(_LEARNERS, OF_LEARNERS)}
@@ -85,7 +85,7 @@ def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) 
         splits,
         lambda rngs: make(shape, classes, rngs, **model),
         {**{name: value for name, value in options.items() if name not in _FREE}, "data_sha256": digest},
-        min(options["evaluated_images"], _FAST_EVALUATED) if options["fast"] else options["evaluated_images"],
+        min(options["evaluated_images"], _FAST_COUNTED) if options["fast"] else options["evaluated_images"],
         options["saved_images"],
         options["checkpoint_every"],
         resume if isinstance(resume, bool) else pathlib.Path(resume),
@@ -151,9 +151,10 @@ def _settings(options: Mapping[str, Any]) -> Settings:
 
 
 def _fast(settings: Settings) -> Settings:
-    """Returns settings of a trial: an epoch for each phase that there is, small batches."""
+    """Returns settings of a trial: an epoch for each phase that there is, small batches, few images to count."""
     phases = {name: dataclasses.replace(getattr(settings, name), epochs=1) for name in PHASES}
-    return dataclasses.replace(settings, **phases, batch_size=_FAST_BATCH)
+    exact_images = min(settings.exact_images, _FAST_COUNTED)
+    return dataclasses.replace(settings, **phases, batch_size=_FAST_BATCH, exact_images=exact_images)
 
 
 def _parts(splits: Splits) -> tuple[Subset, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from phantom_jax.arch import Phantom2D
+from phantom_jax.compilation import enable_cache
 from phantom_jax.data import Splits, batch_indices
 from phantom_jax.layer import Layer
 from phantom_jax.relaxed import Calibration, calibrate, expected_cycles_from
@@ -62,6 +63,7 @@ class Trainer:
         Raises:
             ValueError: There are fewer images than one batch, or the network's layers cannot be masked.
         """
+        enable_cache()
         images = splits.train.images
         self.settings, self.splits, self.arch = settings, splits, arch
         settings.check_images(len(images))
