@@ -17,3 +17,10 @@ def test_every_experiment_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: st
     done = jobs.run(job, tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "results.json").read_text())["phases" if job == "train" else "points"]
+
+
+@pytest.mark.parametrize("job", sorted({jobs.job_of(preset) for preset in PRESETS}))
+def test_an_unknown_preset_is_refused(tmp_path: pathlib.Path, job: str) -> None:
+    done = jobs.run(job, tmp_path, "experiment=front_digit")
+    assert done.returncode == 1
+    assert f"In '{job}': Could not find 'experiment/front_digit'" in done.stderr
