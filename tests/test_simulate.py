@@ -216,19 +216,19 @@ def test_layers_without_work() -> None:
 
 
 def test_no_overflow_of_slots_or_macs() -> None:
-    """Over 2^31 thread slots, MACs and dense cycles: two chunks of ones, and 250 of 66000 filters with weights."""
-    positions, filters, live = 1 << 19, 66_000, 250
+    """Over 2^32 thread slots, over 2^40 dense MACs: two chunks of ones, and 250 of 65536 filters with weights."""
+    positions, filters, live = 1 << 20, 1 << 16, 250
     weights = np.zeros((1, 1, 18, filters), bool)
     weights[..., :live] = True
-    activations = np.ones((1, 1 << 9, 1 << 10, 18), bool)
+    activations = np.ones((1, 1 << 10, 1 << 10, 18), bool)
     layer = simulate(Layer.conv(weights, activations), Phantom2D(rows=8)).layers[0]
-    assert layer.dense_macs == positions * 18 * filters > 1 << 39
+    assert layer.dense_macs == positions * 18 * filters > 1 << 40
     assert layer.row_axis == "filters"
     rounds = -(-live // 32)  # of 32 filters each; rounds of filters without weights take no time
     cycles = rounds * 2 * positions  # one mask a cycle
     assert layer.cycles.tolist() == [cycles]
-    assert layer.dense_cycles == -(-filters // 32) * 2 * positions > 1 << 31
-    assert cycles * 32 * 9 > live * 18 * positions > 1 << 31
+    assert layer.dense_cycles == filters // 32 * 2 * positions > 1 << 31
+    assert cycles * 32 * 9 > 1 << 32
     assert {component: int(slots[0]) for component, slots in layer.stack.items()} == {
         "effectual": live * 18 * positions,
         "fragmentation": 0,

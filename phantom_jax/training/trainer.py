@@ -63,7 +63,7 @@ class Trainer:
         Raises:
             ValueError: There are fewer images than one batch, or the network's layers cannot be masked.
         """
-        enable_cache()
+        enable_cache()  # before the network's own programs are compiled
         images = splits.train.images
         self.settings, self.splits, self.arch = settings, splits, arch
         settings.check_images(len(images))
