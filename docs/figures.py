@@ -11,9 +11,9 @@ import matplotlib.figure
 import matplotlib.patches
 import numpy as np
 
-from experiments import figures
+from experiments.harness import figures
 from phantom_jax import Phantom2D, core_cycles, plotting, simulate, workloads
-from phantom_jax.selector import issue_cycles
+from phantom_jax.exact.selector import issue_cycles
 
 _DARK, _LIGHT = "#35456c", "white"
 

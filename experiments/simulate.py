@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from conf import schema
-from experiments import command
-from experiments.once import once
+from experiments.harness import command, schema
+from experiments.harness.once import once
 
 if TYPE_CHECKING:
     from phantom_jax import Report
@@ -28,9 +27,9 @@ def main(config: DictConfig) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from experiments import provenance
-    from experiments.tracked import tracked
-    from experiments.workload import load_workload
+    from experiments.harness import provenance
+    from experiments.harness.tracked import tracked
+    from experiments.harness.workload import load_workload
     from phantom_jax import Phantom2D, simulate
     from phantom_jax.checks import one_of
 
@@ -60,7 +59,7 @@ def main(config: DictConfig) -> None:
         command.tell(workload.notes)
         report.print(console)
         if config.figures.write:
-            from experiments.figures import write_figures
+            from experiments.harness.figures import write_figures
 
             command.tell(write_figures(directory, report, workload, arch, config.figures.layer, tracker))
         command.write_json(directory / "results.json", results)

@@ -12,7 +12,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from experiments import command
+from experiments.harness import command
 
 
 class CompleteSweeper(basic_sweeper.BasicSweeper):
@@ -48,11 +48,13 @@ class CompleteSweeper(basic_sweeper.BasicSweeper):
 
 def _tell(failed: Sequence[JobReturn], jobs: int) -> None:
     print(f"{len(failed)} of {jobs} jobs failed:", file=sys.stderr)
+    directory = None
     for job in failed:
         assert job.hydra_cfg is not None
+        directory = job.hydra_cfg.hydra.sweep.dir
         overrides, error = " ".join(job.overrides or ()), command.text_of(job._return_value).splitlines()[0]
         print(f"  #{job.hydra_cfg.hydra.job.num} {overrides}: {error}", file=sys.stderr)
     print(
-        f"The same command with hydra.sweep.dir={failed[0].hydra_cfg.hydra.sweep.dir} runs these alone.",
+        f"The same command with hydra.sweep.dir={directory} runs these alone.",
         file=sys.stderr,
     )

@@ -2,12 +2,12 @@
 
 from phantom_jax import baselines, workloads
 from phantom_jax.arch import Phantom2D
-from phantom_jax.exported import from_onnx
+from phantom_jax.exact import core_cycles, simulate
 from phantom_jax.layer import Layer
-from phantom_jax.relaxed import Calibration, calibrate, expected_cycles, expected_cycles_from
+from phantom_jax.proxy import Calibration, calibrate, expected_cycles, expected_cycles_from
 from phantom_jax.report import LayerReport, Report
-from phantom_jax.simulate import core_cycles, simulate
-from phantom_jax.trace import Skipped, Traced, trace
+from phantom_jax.tracing import Skipped, Traced, trace
+from phantom_jax.tracing.onnx import from_onnx
 
 __version__ = "0.1.0"
 

@@ -79,3 +79,13 @@ class Phantom2D:
     def multipliers(self) -> int:
         """Multipliers of the mesh, R * C * S: the thread slots that every cycle offers."""
         return self.cores * self.slots
+
+
+def check_arch(arch: Phantom2D) -> None:
+    """Checks the accelerator that `simulate` and its like are given.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(arch, Phantom2D):
+        raise ValueError(f"arch must be a Phantom2D, got {arch!r}.")

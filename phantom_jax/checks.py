@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 LARGEST = 2**31 - 1
+_LARGEST_SEED = 2**64 - 1
 
 
 def integer(argument: str, value: Any, minimum: int, maximum: int = LARGEST) -> int:
@@ -53,3 +54,12 @@ def number(argument: str, value: Any, wanted: str, is_valid: Callable[[float], b
     ):
         return float(value)
     raise ValueError(f"{argument} must be {wanted}, got {value!r}.")
+
+
+def check_seed(seed: int) -> int:
+    """Returns a seed.
+
+    Raises:
+        ValueError: It is not an integer from 0 to 2^64 - 1.
+    """
+    return integer("seed", seed, minimum=0, maximum=_LARGEST_SEED)

@@ -6,7 +6,7 @@ Everything a user hands in is checked here, once. What lies behind this boundary
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import jax
@@ -259,3 +259,39 @@ def _name(name: Any) -> str | None:
     if name is not None and not isinstance(name, str):
         raise ValueError(f"name must be a string, got {name!r}.")
     return name
+
+
+def check_layers(layers: Layer | Iterable[Layer], traced: bool) -> Iterator[tuple[Layer, str]]:
+    """Checks the layers that `simulate` and its like are given, and gives those a name that have none.
+
+    Args:
+        layers: One layer or several; taken, and checked, when they are needed.
+        traced: Whether layers may hold traced arrays.
+
+    Raises:
+        ValueError: See `simulate`.
+    """
+    if isinstance(layers, Layer):
+        layers = [layers]
+    if not isinstance(layers, Iterable):
+        raise ValueError(f"layers must be a Layer or a sequence of them, got {layers!r}.")
+    return _named(layers, traced)
+
+
+def _named(layers: Iterable[Layer], traced: bool) -> Iterator[tuple[Layer, str]]:
+    first: tuple[str, int] | None = None
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise ValueError(f"layers[{index}] must be a Layer, got {layer!r}.")
+        name = layer.name if layer.name is not None else f"layer{index}"
+        if not traced and any(isinstance(array, Tracer) for array in (layer.weights, layer.activations)):
+            raise ValueError(f"layers[{index}] ({name}) holds traced arrays; simulate needs concrete masks.")
+        first = first or (name, layer.batch)
+        if layer.batch != first[1]:
+            raise ValueError(
+                f"activations of layers[{index}] ({name}) have a batch of {layer.batch} images, but those of "
+                f"{first[0]} have {first[1]}; all layers need the same."
+            )
+        yield layer, name
+    if first is None:
+        raise ValueError("layers must hold at least one Layer, got none.")

@@ -13,8 +13,8 @@ import matplotlib.ticker
 import numpy as np
 from jaxtyping import Float, Int
 
+from phantom_jax.exact.selector import issue_cycles
 from phantom_jax.report import LayerReport, Report
-from phantom_jax.selector import issue_cycles
 
 # From dark to light, along a palette of even lightness steps (cividis).
 _COLORS = ("#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838")

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64
-from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from phantom_jax.tables import new_table, print_tables
 
 if TYPE_CHECKING:
     import pandas
@@ -207,7 +207,7 @@ class Report(_Ratios):
 
     def _cycles_table(self) -> Table:
         images = len(self.cycles)
-        table = _table("Cycles" + (f", mean of {images} images" if images > 1 else ""))
+        table = new_table("Cycles" + (f", mean of {images} images" if images > 1 else ""))
         table.caption = (
             "w, a: density of weights and activations. dense: cycles of the same design without skipping. Speed-up "
             "over that (mapped) and over an ideally filled dense array of as many multipliers (ideal); bound: that of "
@@ -227,7 +227,7 @@ class Report(_Ratios):
         return table
 
     def _stack_table(self) -> Table:
-        table = _table("Cycle stack: where every thread slot went, in per cent")
+        table = new_table("Cycle stack: where every thread slot went, in per cent")
         table.add_column("layer", no_wrap=True)
         for component in self.stack:
             table.add_column(component, justify="right", no_wrap=True)
@@ -236,19 +236,6 @@ class Report(_Ratios):
         table.add_section()
         table.add_row("total", *_shares(self), style="bold")
         return table
-
-
-def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:
-    """Prints tables in full width, where rich would cut cells short."""
-    console = console or Console()
-    unbounded = console.options.update(max_width=1000)
-    console.width = max([console.width, *(Measurement.get(console, unbounded, table).maximum for table in tables)])
-    for table in tables:
-        console.print(table)
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 def _numbers(of: LayerReport | Report) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def main() -> None:
 
     from rich.progress import Progress
 
-    from experiments import command, provenance
+    from experiments.harness import command, provenance
     from phantom_jax import Phantom2D
 
     directory = arguments.output or ROOT / "outputs" / time.strftime("benchmark-%Y-%m-%d-%H-%M-%S")
@@ -72,7 +72,7 @@ def main() -> None:
         "proxy": lambda: child("convolutions", arguments.size, PHANTOM_JAX_CACHE="off"),
         "baselines": lambda: child("baselines", arguments.size),
     }
-    results: dict[str, Any] = {"schema_version": 1, "machine": machine(), **provenance.collect()}
+    results: dict[str, Any] = {"schema_version": 1, "machine": machine(), **provenance.versions()}
     results |= {"architecture": dataclasses.asdict(Phantom2D()), "repeats": arguments.repeats, "size": arguments.size}
     with Progress(transient=True) as bar:
         for name in bar.track(list(steps), description="Measuring"):
@@ -268,7 +268,7 @@ def start(size: int) -> dict:
 
     compilations, hits = [], []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, duration, **_: compilations.append(duration) if "backend_compile" in event else None
+        lambda event, duration_secs, **_: compilations.append(duration_secs) if "backend_compile" in event else None
     )
     jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if "cache_hits" in event else None)
     jax.devices()

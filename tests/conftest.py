@@ -1,6 +1,7 @@
 """Test set-up: checks the shapes and types that internal functions are annotated with, and steadies hypothesis."""
 
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -8,37 +9,28 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-# All processes of the tests share a compilation cache, made by the one that starts their workers.
-if "PHANTOM_JAX_TEST_CACHE" not in os.environ:
+# All processes of the tests share a compilation cache, made by the one that starts their workers unless it is given one.
+_MADE_CACHE = "PHANTOM_JAX_TEST_CACHE" not in os.environ
+if _MADE_CACHE:
     os.environ["PHANTOM_JAX_TEST_CACHE"] = tempfile.mkdtemp()
 os.environ["PHANTOM_JAX_CACHE"] = os.environ["PHANTOM_JAX_TEST_CACHE"]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Removes the compilation cache once all workers are done."""
-    if not hasattr(config, "workerinput"):
+    if _MADE_CACHE and not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ["PHANTOM_JAX_TEST_CACHE"], ignore_errors=True)
 
 
-# Boundary modules are left out: there, bad input must end in their own ValueError and not in beartype's.
-_INNER = ("lowering", "selector", "core", "lanes", "lane_core", "mesh")
-_RELAXED = (
-    "chain",
-    "rounds",
-    "loads",
-    "moments",
-    "patterns",
-    "chunks",
-    "engine",
-    "samples",
-    "tables",
-    "balance",
-    "single",
-)
-install_import_hook(
-    [f"phantom_jax.{name}" for name in _INNER] + [f"phantom_jax.relaxed.{name}" for name in _RELAXED],
-    "beartype.beartype",
-)
+# In boundary modules bad input must end in their own ValueError and not in beartype's.
+_ROOT = pathlib.Path(__file__).parent.parent
+_BOUNDARY = ("phantom_jax.exact.simulate", "phantom_jax.proxy.api")
+_INNER = [
+    ".".join(path.relative_to(_ROOT).with_suffix("").parts)
+    for package in ("exact", "proxy")
+    for path in (_ROOT / "phantom_jax" / package).rglob("[!_]*.py")
+]
+install_import_hook([name for name in _INNER if name not in _BOUNDARY], "beartype.beartype")
 
 hypothesis.settings.register_profile(
     "default", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]

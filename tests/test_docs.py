@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from docs import figures
-from tests.test_experiments import run
+from tests.experiments.test_simulate import run
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))

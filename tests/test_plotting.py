@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from experiments import figures
+from experiments.harness import figures
 from phantom_jax import Layer, Phantom2D, core_cycles, plotting, simulate
 
 RNG = np.random.default_rng(0)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Int64, UInt8
 
-from phantom_jax.parallel import batches, compiled, run_tiles
+from phantom_jax.exact import batches, compiled, run_tiles
 
 MOST_PRODUCTS = 64  # of a step; the kernel compares each with each
 BANK_VALUES = 32  # that the hash of banks can take

@@ -3,12 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 
-from phantom_jax.arch import Phantom2D
+from phantom_jax.arch import Phantom2D, check_arch
 from phantom_jax.baselines.design import Count, Design
+from phantom_jax.exact import choose_row_axis, streams
 from phantom_jax.layer import Layer
-from phantom_jax.lowering import streams
-from phantom_jax.mesh import choose_row_axis
-from phantom_jax.simulate import check_arch
 
 _MULTIPLIERS = 252  # as many as the default Phantom-2D has
 

@@ -10,12 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from phantom_jax.checks import integer
-from phantom_jax.compilation import enable_cache
-from phantom_jax.layer import Layer, nonzero
-from phantom_jax.lowering import kernel_index, pad_spatial, tap_slices
-from phantom_jax.parallel import overlapped
+from phantom_jax.exact import enable_cache, overlapped
+from phantom_jax.layer import Layer, check_layers, nonzero
 from phantom_jax.report import LayerReport, Report
-from phantom_jax.simulate import check_layers
+from phantom_jax.windows import kernel_index, pad_spatial, tap_slices
 
 _INT64_MAX = np.iinfo(np.int64).max
 _STRETCH = 2  # how far the sides of a scaled array may be from the published proportion

@@ -9,9 +9,9 @@ from jaxtyping import Int64
 
 from phantom_jax.baselines.design import Count, Design, nearest_array, tap_windows
 from phantom_jax.checks import one_of
+from phantom_jax.exact import cut_segments
 from phantom_jax.layer import Layer, nonzero
-from phantom_jax.lowering import kernel_matrix
-from phantom_jax.mesh import cut_segments
+from phantom_jax.windows import kernel_matrix
 
 BARRIERS = ("pass", "layer")
 

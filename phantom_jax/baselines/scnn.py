@@ -12,7 +12,7 @@ from phantom_jax.baselines import banks
 from phantom_jax.baselines.design import Count, Design, grouped_weights, nearest_array
 from phantom_jax.checks import integer, one_of
 from phantom_jax.layer import Layer, nonzero
-from phantom_jax.lowering import kernel_index, pad_spatial
+from phantom_jax.windows import kernel_index, pad_spatial
 
 BARRIERS = ("group", "channel")
 _OUTSIDE = 1 << 28  # a coordinate beyond every plane

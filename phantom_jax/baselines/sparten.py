@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from phantom_jax.baselines.design import Count, Design, grouped_weights, nearest_array, tap_windows
+from phantom_jax.exact import cut_segments
 from phantom_jax.layer import Layer
-from phantom_jax.lowering import kernel_index
-from phantom_jax.mesh import cut_segments
+from phantom_jax.windows import kernel_index
 
 _SLAB = 1 << 24  # windows and joins that are alive at a time, in elements
 _EXACT_FLOAT32 = 1 << 24  # integers up to it are exact in float32

@@ -21,7 +21,7 @@ from phantom_jax.sparsity.methods import (
     macs_per_weight,
 )
 from phantom_jax.sparsity.penalty import CyclePenaltyState, cycle_penalty
-from phantom_jax.sparsity.reordering import Channels, Reordered, channels_of, reorder
+from phantom_jax.training.reordering import Channels, Reordered, channels_of, reorder
 
 METHODS: Mapping[str, type[Method]] = {
     "global_magnitude": GlobalMagnitude,

@@ -12,7 +12,7 @@ import numpy as np
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.layer import Layer
-from phantom_jax.relaxed import Calibration, calibrate, expected_cycles_from
+from phantom_jax.proxy import Calibration, calibrate, expected_cycles_from
 from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
 
 _TAKEN = 0.25  # of a channel's ones: what is saved without them says what they cost

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from phantom_jax.arch import Phantom2D
+from phantom_jax.arch import Phantom2D, check_arch
 from phantom_jax.baselines import Dense
 from phantom_jax.checks import integer, number
+from phantom_jax.exact import simulate
 from phantom_jax.layer import Layer
-from phantom_jax.simulate import check_arch, simulate
 from phantom_jax.sparsity.methods import keep_best, places_by_score
 from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
 

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from phantom_jax.sparsity.named import Shape, arrays_by_name
-from phantom_jax.trace import Traced, read_inputs, trace
+from phantom_jax.tracing import Traced, read_inputs, trace
 
 Path = tuple[Any, ...]  # of a variable in a network's state
 
@@ -27,7 +27,7 @@ class Keep(nnx.Variable):
 class Masked(nnx.Module):
     """A network with a `Mask` for the weights of each of its layers; called as the network is.
 
-    Layers are the convolutions and dense products that `phantom_jax.trace` finds, with the names that it gives them.
+    Layers are the convolutions and dense products that `phantom_jax.tracing` finds, with the names that it gives them.
     The network's own weights stay as they are, so a mask may give back what it took.
 
     Attributes:
@@ -153,7 +153,7 @@ class Masked(nnx.Module):
         return outputs, inputs
 
     def trace(self, *args: Any) -> Traced:
-        """Returns the layers of the masked network in evaluation, as `phantom_jax.trace` does."""
+        """Returns the layers of the masked network in evaluation, as `phantom_jax.tracing` does."""
         with _in_evaluation(self.network):
             return trace(self._with_kernels(self._kernels(None)), *args)
 

@@ -13,7 +13,7 @@ from jax.core import Tracer
 from phantom_jax.arch import Phantom2D
 from phantom_jax.checks import integer
 from phantom_jax.layer import Layer
-from phantom_jax.relaxed import calibrate
+from phantom_jax.proxy import calibrate
 from phantom_jax.sparsity.masked import Masked
 from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
 

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from phantom_jax.layer import Layer
-from phantom_jax.simulate import check_layers
+from phantom_jax.layer import Layer, check_layers
 
 Shape = tuple[int, ...]
 

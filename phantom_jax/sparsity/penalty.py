@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from phantom_jax.checks import number
-from phantom_jax.relaxed import Calibration, expected_cycles_from
+from phantom_jax.proxy import Calibration, expected_cycles_from
 from phantom_jax.sparsity.named import arrays_by_name
 
 _FAR = 1e4  # how far the multiplier may get from the first weight

@@ -10,12 +10,12 @@ from flax import nnx
 from rich.table import Table
 
 from phantom_jax.arch import Phantom2D
-from phantom_jax.comparison.summary import new_table
-from phantom_jax.data import Subset
+from phantom_jax.exact import simulate
 from phantom_jax.layer import Layer
 from phantom_jax.report import Report
-from phantom_jax.simulate import simulate
 from phantom_jax.sparsity import Masked
+from phantom_jax.tables import new_table
+from phantom_jax.training.data import Subset
 
 _BATCH = 256  # images whose classes are predicted together
 

@@ -43,7 +43,7 @@ class Settings:
     batch_size: int = 64
     optimizer: str = "adamw"  # or sgd, with a momentum of 0.9
     weight_decay: float = 1e-4
-    shift: int = 0  # augmentation, see `phantom_jax.data.augment`
+    shift: int = 0  # augmentation, see `phantom_jax.training.data.augment`
     flip: bool | None = False
     settled: float = 0.6  # of the sparse phase, when the schedule has reached the target
     interval: int = 50  # steps between calibrations, and between masks of the schedule

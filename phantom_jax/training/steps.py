@@ -10,9 +10,9 @@ import numpy as np
 import optax
 from flax import nnx
 
-from phantom_jax.data import augment
-from phantom_jax.relaxed import Calibration
+from phantom_jax.proxy import Calibration
 from phantom_jax.sparsity import Keep, Masked, additive_adam, cycle_penalty, priced_activity
+from phantom_jax.training.data import augment
 from phantom_jax.training.settings import Settings
 
 _TAKEN_DECAY = 2e-4  # of N:M's weights that are taken (Zhou et al., arXiv:2102.04010)

@@ -10,10 +10,9 @@ import numpy as np
 from flax import nnx
 
 from phantom_jax.arch import Phantom2D
-from phantom_jax.compilation import enable_cache
-from phantom_jax.data import Splits, batch_indices
+from phantom_jax.exact import enable_cache
 from phantom_jax.layer import Layer
-from phantom_jax.relaxed import Calibration, calibrate, expected_cycles_from
+from phantom_jax.proxy import Calibration, calibrate, expected_cycles_from
 from phantom_jax.sparsity import (
     CycleAware,
     Masked,
@@ -27,6 +26,7 @@ from phantom_jax.sparsity import (
     keep_density,
 )
 from phantom_jax.training.checkpoints import Checkpoints
+from phantom_jax.training.data import Splits, batch_indices
 from phantom_jax.training.settings import PHASES, Settings
 from phantom_jax.training.steps import build_step, merge, split
 

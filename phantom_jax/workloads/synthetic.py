@@ -6,7 +6,8 @@ import numpy as np
 
 from phantom_jax.checks import integer, one_of
 from phantom_jax.layer import Layer
-from phantom_jax.workloads.masks import Draws, beta_densities, check_density, check_pattern, check_spread, n_of_m
+from phantom_jax.random import Draws
+from phantom_jax.workloads.masks import beta_densities, check_density, check_pattern, check_spread, n_of_m
 from phantom_jax.workloads.network import LayerShape, Network
 from phantom_jax.workloads.workload import Workload
 

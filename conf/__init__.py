@@ -1,1 +1,0 @@
-"""Hydra configuration: one YAML file per choice, with dataclass schemas in `conf.schema`."""

@@ -1,0 +1,157 @@
+"""The comparison job: its settings, the cases that they plan, and those that a run has kept."""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import phantom_jax
+from experiments.compare.cases import LayerCycles, MapPoint, Run
+from experiments.compare.designs import PHANTOM, rivals, variants
+from experiments.compare.measure import measure_point, run_design
+from experiments.harness import command, kept
+from experiments.harness.workload import layer_name
+from phantom_jax import Layer, Phantom2D
+from phantom_jax.checks import integer, number, one_of
+from phantom_jax.workloads import NETWORKS, SyntheticWorkload
+from phantom_jax.workloads.synthetic import KINDS
+
+Case = Run | MapPoint
+
+SIZES = ("published", "equal")
+_CASES: dict[str, type[Case]] = {"run": Run, "map": MapPoint}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The options of conf/compare.yaml, which explains them."""
+
+    networks: tuple[str, ...]
+    size: int
+    masks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    sizes: tuple[str, ...]
+    map_layer: str
+    map_densities: tuple[float, ...]
+
+
+def read_settings(options: Mapping[str, Any]) -> Settings:
+    """Returns validated settings.
+
+    Args:
+        options: The configuration as plain values.
+
+    Raises:
+        ValueError: An option is unknown or not valid.
+    """
+    options = {**options, **{f"map.{name}": value for name, value in (options.get("map") or {}).items()}}
+    options.pop("map", None)
+    known = ("networks", "size", "masks", "seeds", "sizes", "map.layer", "map.densities")
+    command.check_names(options, known, groups=("arch", "tracking"))
+
+    each = functools.partial(command.each, options)
+    size = integer("size", options["size"], minimum=1)
+    return Settings(
+        networks=each("networks", functools.partial(_network, size)),
+        size=size,
+        masks=each("masks", lambda key, value: one_of(key, value, KINDS)),
+        seeds=each("seeds", lambda key, value: integer(key, value, minimum=0, maximum=2**64 - 1)),
+        sizes=each("sizes", lambda key, value: one_of(key, value, SIZES)),
+        map_layer=layer_name(size, "map.layer", options["map.layer"]),
+        map_densities=each(
+            "map.densities",
+            lambda key, value: number(key, value, "a number above 0, up to 1", lambda density: 0 < density <= 1),
+            least=0,
+        ),
+    )
+
+
+def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[kept.Key, Callable[[], Case]]]:
+    """Yields every case that is to be counted: its key, and what counts it."""
+    load = functools.lru_cache(maxsize=1)(functools.partial(_load, settings.size))  # of cases that follow each other
+    designs: list[tuple[str, str, Any]] = [(PHANTOM, "published", arch)]
+    designs += [(name, size, design) for size in settings.sizes for name, design in rivals(arch, size).items()]
+    designs += [(name, "published", design) for name, design in variants(arch).items() if name != PHANTOM]
+    for drawn in itertools.product(settings.networks, settings.masks, settings.seeds):
+        for name, size, design in designs:
+            of = dict(zip(("network", "masks", "seed"), drawn, strict=True)) | {"name": name, "size": size}
+            yield (
+                ("run", *of.values()),
+                lambda drawn=drawn, design=design, of=of: run_design(load(*drawn), design, **of),
+            )
+    network, _, layer = settings.map_layer.partition("/")
+    for weights in settings.map_densities:
+        for activations in settings.map_densities:
+            of: dict[str, Any] = {
+                "seed": settings.seeds[0],
+                "weight_density": weights,
+                "activation_density": activations,
+            }
+            yield (
+                ("map", settings.map_layer, *of.values()),
+                lambda of=of: measure_point(_map_layer(settings, network, layer, **of), arch, **of),
+            )
+
+
+def notes(settings: Settings) -> list[str]:
+    """Returns what a user should know about the networks' densities."""
+    found = []
+    for network in settings.networks:
+        name, _, densities = network.partition("/")
+        found += SyntheticWorkload(NETWORKS[name](settings.size), densities=densities).notes
+    return list(dict.fromkeys(found))
+
+
+def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D) -> dict[kept.Key, Case]:
+    """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
+
+    Raises:
+        ValueError: See `kept.resume`.
+    """
+    how = {
+        "size": settings.size,
+        **{f"arch.{name}": value for name, value in dataclasses.asdict(arch).items()},
+        "phantom_jax": phantom_jax.__version__,
+    }
+    cases = kept.resume(path, how, _case)
+    return {(case.case, *(getattr(case, field) for field in case.identity)): case for case in cases}
+
+
+def to_dict(case: Case) -> dict[str, Any]:
+    """Returns a case as plain values."""
+    return {"case": case.case, **dataclasses.asdict(case)}
+
+
+def _case(record: dict[str, Any]) -> Case:
+    values = dict(record)
+    kind = _CASES[values.pop("case")]
+    if kind is Run:
+        values["layers"] = tuple(LayerCycles(**layer) for layer in values["layers"])
+    return kind(**values)
+
+
+def _load(size: int, network: str, masks: str, seed: int) -> list[Layer]:
+    name, _, densities = network.partition("/")
+    return list(SyntheticWorkload(NETWORKS[name](size), seed=seed, densities=densities, masks=masks))
+
+
+def _map_layer(
+    settings: Settings, network: str, layer: str, *, seed: int, weight_density: float, activation_density: float
+) -> Layer:
+    drawn = SyntheticWorkload(
+        NETWORKS[network](settings.size),
+        seed=seed,
+        weight_density=weight_density,
+        activation_density=activation_density,
+    )
+    return dataclasses.replace(drawn[drawn.names.index(layer)], name=settings.map_layer)
+
+
+def _network(size: int, key: str, value: Any) -> str:
+    name, _, densities = str(value).partition("/")
+    if name not in NETWORKS:
+        raise ValueError(f"{key} must be NETWORK/DENSITIES, of a network of {', '.join(NETWORKS)}; got {value!r}.")
+    one_of(f"{key}, after {name}/,", densities, tuple(NETWORKS[name](size).tables))
+    return value

@@ -1,0 +1,59 @@
+"""What surrounds jobs of the co-optimization that share out the folds: one summary of all."""
+
+import json
+import pathlib
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from experiments.harness import command
+from experiments.harness.once import identity
+
+_ALL = {"folds": None}  # in place of the folds of each job
+
+
+class Folds(Callback):
+    """Summarizes all folds at the end of a multirun, in its directory."""
+
+    @command.around
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Writes tables and figures as a job does, if jobs differ in folds alone."""
+        from experiments.cooptimize import cases as cooptimize_cases
+        from experiments.cooptimize import figures as cooptimize_figures
+        from experiments.cooptimize import summary as cooptimize_summary
+        from experiments.harness.figures import save
+        from phantom_jax import Phantom2D
+        from phantom_jax.tables import print_tables
+
+        directory = pathlib.Path(config.hydra.sweep.dir)
+        jobs = sorted(path.parent for path in directory.glob("*/results.json"))
+        made = [_made(json.loads((job / "results.json").read_text())) for job in jobs]
+        if not made:
+            command.tell([f"no summary of all folds: there is no directory with results.json in {directory}."])
+            return
+        if any((identity(of) | _ALL) != (identity(made[0]) | _ALL) for of in made):
+            command.tell(["no summary of all folds: jobs differ in more than folds; each has its own."])
+            return
+        settings = cooptimize_cases.read_settings(made[0]["settings"])
+        arch = Phantom2D(**made[0]["settings"]["arch"])
+        cases = {}
+        for job, of in zip(jobs, made, strict=True):
+            known = cooptimize_cases.resume(job / "cases.jsonl", settings, arch, of["inputs"])
+            of_job = cooptimize_cases.read_settings(of["settings"])
+            cases |= {key: known[key] for key, _ in cooptimize_cases.plan(of_job, arch, job)}
+        summary = cooptimize_summary.summarize(
+            list(cases.values()), settings.loss, settings.reference, settings.resamples
+        )
+        shown = cooptimize_cases.masks_shown(settings, settings.folds[0], jobs[0])
+        made[0]["settings"]["folds"] = sorted({fold for fold, _, _ in cases})
+        command.write_json(directory / "results.json", cooptimize_summary.results(made[0], summary))
+        command.write_csv(directory / "results.csv", summary.points)
+        for name, figure in cooptimize_figures.figures(summary, shown).items():
+            save(figure, directory / name)
+        print_tables(cooptimize_summary.tables(summary))
+        print(directory, flush=True)
+
+
+def _made(results: dict[str, Any]) -> dict[str, Any]:
+    return {name: results[name] for name in ("settings", "inputs", "versions", "git_revision", "git_modified")}

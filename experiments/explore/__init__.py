@@ -1,0 +1,1 @@
+"""Search of meshes for few exact cycles and a small area."""

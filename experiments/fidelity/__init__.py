@@ -1,0 +1,1 @@
+"""How faithful the proxy is to the exact model: error, ranks, gradients, stale calibrations (SPEC 8)."""

@@ -1,0 +1,180 @@
+"""What the fidelity job measures: configuration -> settings -> cases, and the file that keeps cases while it runs."""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import phantom_jax
+from experiments.fidelity.cases import STUDIES, Case
+from experiments.fidelity.draws import KINDS
+from experiments.fidelity.studies import measure_error, measure_gradient, measure_rank, measure_stale
+from experiments.harness import command, kept
+from experiments.harness.workload import layer_name
+from phantom_jax import Layer, Phantom2D
+from phantom_jax.checks import integer, number, one_of
+from phantom_jax.workloads import NETWORKS, SyntheticWorkload, Workload, read_npz
+
+_MEASURES: dict[str, Callable[..., Case]] = {
+    "error": measure_error,
+    "rank": measure_rank,
+    "gradient": measure_gradient,
+    "stale": measure_stale,
+}
+# Options that say which cases are measured; the others say how.
+_SELECTIONS = ("studies", "layers", "masks", "kinds", "densities", "redrawn", "scaled")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The options of conf/fidelity.yaml, which explains them."""
+
+    studies: tuple[str, ...]
+    layers: tuple[str, ...]
+    masks: str | None
+    kinds: tuple[str, ...]
+    densities: tuple[float, ...]
+    redrawn: tuple[float, ...]
+    scaled: tuple[float, ...]
+    size: int
+    images: int
+    draws: int
+    seed: int
+    density: float
+    patterns: int
+    blocks: int
+    step: float
+
+
+def read_settings(options: Mapping[str, Any]) -> Settings:
+    """Returns validated settings.
+
+    Args:
+        options: The configuration as plain values.
+
+    Raises:
+        ValueError: An option is unknown or not valid.
+    """
+    command.check_names(options, [field.name for field in dataclasses.fields(Settings)], groups=("arch", "tracking"))
+    masks, size = options["masks"], integer("size", options["size"], minimum=1)
+    if masks is not None and not isinstance(masks, str):
+        raise ValueError(f"masks must be null or name an .npz file, got {masks!r}.")
+    if options["layers"] == [] and masks is None:
+        raise ValueError("layers must name at least one layer where masks is null, got none.")
+
+    each = functools.partial(command.each, options)
+    return Settings(
+        studies=each("studies", lambda key, value: one_of(key, value, tuple(STUDIES))),
+        layers=each("layers", functools.partial(layer_name, size), least=0),
+        masks=masks,
+        kinds=each("kinds", lambda key, value: one_of(key, value, KINDS)),
+        densities=each(
+            "densities", lambda key, value: number(key, value, "a number above 0, up to 1", lambda d: 0 < d <= 1)
+        ),
+        redrawn=each("redrawn", lambda key, value: number(key, value, "a number from 0 to 1", lambda q: 0 <= q <= 1)),
+        scaled=each("scaled", lambda key, value: number(key, value, "a positive number", lambda f: 0 < f < math.inf)),
+        size=size,
+        images=integer("images", options["images"], minimum=1),
+        draws=_count("draws", options["draws"], minimum=2),
+        seed=integer("seed", options["seed"], minimum=0, maximum=2**64 - 1),
+        density=number("density", options["density"], "a number above 0, below 1", lambda d: 0 < d < 1),
+        patterns=_count("patterns", options["patterns"], minimum=3),
+        blocks=_count("blocks", options["blocks"], minimum=2),
+        step=number("step", options["step"], "a number above 0, below 0.5", lambda step: 0 < step < 0.5),
+    )
+
+
+def load_layers(settings: Settings) -> tuple[dict[str, dict[str, Layer]], Workload | None]:
+    """Returns layers by name and by the kind of their activations, and the workload of `masks`.
+
+    Raises:
+        ValueError: `masks` names no file of masks.
+    """
+    layers: dict[str, dict[str, Layer]] = {}
+    for name in settings.layers:
+        network, _, layer = name.partition("/")
+        for kind in KINDS:
+            drawn = SyntheticWorkload(
+                NETWORKS[network](settings.size), seed=settings.seed, images=settings.images, masks=kind
+            )
+            layers.setdefault(name, {})[kind] = dataclasses.replace(drawn[drawn.names.index(layer)], name=name)
+    if settings.masks is None:
+        return layers, None
+    try:
+        read = read_npz(settings.masks)
+    except ValueError as error:
+        raise ValueError(f"masks: {error}") from error
+    for layer in read:
+        named = dataclasses.replace(layer, name=f"masks/{layer.name}")
+        layers[f"masks/{layer.name}"] = dict.fromkeys(KINDS, named)
+    return layers, read
+
+
+def plan(
+    settings: Settings, layers: Mapping[str, Mapping[str, Layer]], arch: Phantom2D
+) -> Iterator[tuple[kept.Key, Callable[[], Case]]]:
+    """Yields every case that is to be measured: its key, and what measures it."""
+    weights = {"density": settings.density}
+    variants: dict[str, list[dict[str, Any]]] = {
+        "error": [{"kind": kind, "density": density} for kind in settings.kinds for density in settings.densities],
+        "rank": [weights | {"patterns": settings.patterns}],
+        "gradient": [weights | {"blocks": settings.blocks, "step": settings.step}],
+        "stale": [
+            weights | {"drift": drift, "amount": amount}
+            for drift in ("redrawn", "scaled")
+            for amount in getattr(settings, drift)
+        ],
+    }
+    for study in settings.studies:
+        for name, by_kind in layers.items():
+            for variant in variants[study]:
+                for inter_balance in (False, True):
+                    of = {"layer": name, "inter_balance": inter_balance, **variant}
+                    measure = functools.partial(
+                        _MEASURES[study],
+                        by_kind[variant.get("kind", "channel")],
+                        dataclasses.replace(arch, inter_balance=inter_balance),
+                        **variant,
+                        draws=settings.draws,
+                        seed=settings.seed,
+                    )
+                    yield (study, *(of[field] for field in STUDIES[study].identity)), measure
+
+
+def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D, masks: Workload | None) -> dict[kept.Key, Case]:
+    """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
+
+    Raises:
+        ValueError: See `kept.resume`.
+    """
+    how = {
+        **{name: value for name, value in dataclasses.asdict(settings).items() if name not in _SELECTIONS},
+        **{f"arch.{name}": value for name, value in architecture(arch).items()},
+        "masks.sha256": None if masks is None else masks.provenance()["sha256"],
+        "phantom_jax": phantom_jax.__version__,
+    }
+    cases = kept.resume(path, how, _case)
+    return {(case.study, *(getattr(case, field) for field in case.identity)): case for case in cases}
+
+
+def to_dict(case: Case) -> dict[str, Any]:
+    """Returns a case as plain values."""
+    return {"study": case.study, **dataclasses.asdict(case)}
+
+
+def architecture(arch: Phantom2D) -> dict[str, Any]:
+    """Returns the parameters of the accelerator that cases have in common."""
+    return {name: value for name, value in dataclasses.asdict(arch).items() if name != "inter_balance"}
+
+
+def _case(record: dict[str, Any]) -> Case:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    return STUDIES[values.pop("study")](**values)
+
+
+def _count(key: str, value: Any, minimum: int) -> int:
+    return int(number(key, value, f"an integer of at least {minimum}", lambda n: n >= minimum and n.is_integer()))

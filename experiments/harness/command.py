@@ -1,0 +1,246 @@
+"""What all entry points share: errors that a user can read, and files that are written whole."""
+
+import csv
+import dataclasses
+import functools
+import io
+import json
+import logging
+import os
+import pathlib
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+CONFIG_PATH = str(pathlib.Path(__file__).resolve().parents[2] / "conf")
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+# Runtime errors: no such backend of JAX, or no memory on it. Import errors: an extra that is not installed.
+_USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, RuntimeError, HydraException, OmegaConfBaseException)
+# Of Hydra's plugins.
+_EXTRAS = {"optuna": "sweep", "joblib": "sweep"} | dict.fromkeys(("ray", "submitit_local", "submitit_slurm"), "cluster")
+_PLUGIN = re.compile(r"Could not find 'hydra/(?:launcher|sweeper)/(\w+)'")
+
+
+class JobFailedError(HydraException):
+    """A job ended in an error that its user has been told; launchers bring it back from other processes."""
+
+
+def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Wraps the body of a job, so that an error is told at once, also in the middle of a multirun.
+
+    It runs in the directory where the command was typed, wherever a launcher put it.
+    """
+
+    @functools.wraps(function)
+    def wrapped(config: DictConfig) -> Any:
+        # One tells of every backend it does not find, the other of every checkpoint's every file.
+        for name in ("jax._src.xla_bridge", "absl"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        try:
+            os.chdir(HydraConfig.get().runtime.cwd)
+            return function(config)
+        except Exception as error:
+            is_mistake = isinstance(error, _USER_ERRORS)
+            if _FULL_ERROR_WANTED or not (is_mistake or in_multirun()):
+                raise
+            if is_mistake:
+                _tell(error)
+            else:  # a traceback does not come back from other processes
+                traceback.print_exc()
+            raise JobFailedError(text_of(error)) from error
+
+    return wrapped
+
+
+def around(function: Callable[..., None]) -> Callable[..., None]:
+    """Wraps what a callback of Hydra does around a sweep, so that an error ends the command with exit code 1.
+
+    Hydra turns errors of callbacks into warnings.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except JobFailedError:
+            sys.exit(1)
+        except Exception as error:
+            if _FULL_ERROR_WANTED or not isinstance(error, _USER_ERRORS):
+                traceback.print_exc()
+            else:
+                _tell(error)
+            sys.exit(1)
+
+    return wrapped
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Runs a `hydra.main` function. Mistakes of the user end in a line or two and exit code 1, bugs in a traceback.
+
+    Hydra itself prints a traceback where, say, the output directory cannot be made; it hands errors over only if it
+    is asked for full ones.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports its use over the network
+    if _FULL_ERROR_WANTED:
+        main()
+        return
+    os.environ[_FULL_ERROR] = "1"
+    try:
+        main()
+    except JobFailedError:
+        sys.exit(1)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except _USER_ERRORS as error:
+        _tell(error)
+        if any(
+            isinstance(e, OSError) and e.filename and not isinstance(e, HydraException)
+            for e in (error, error.__cause__)
+        ):
+            print("hydra.run.dir (or hydra.sweep.dir) must name a directory that can be written.", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        os.environ.pop(_FULL_ERROR, None)
+
+
+def in_multirun() -> bool:
+    """Returns whether the running job is one of a sweep."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def prepare_sweep(config: DictConfig) -> None:
+    """Makes the configuration of a sweep fit for any launcher.
+
+    Its directory becomes absolute, since workers of a cluster may run in another one than the command. Ray starts no
+    dashboard, and is given no size of its object store, in which jobs put nothing and which a running cluster refuses.
+    """
+    directory = os.path.abspath(config.hydra.sweep.dir)
+    quoted = directory.replace("'", r"\'")
+    with flag_override(config, ["readonly", "struct"], False):
+        config.hydra.sweep.dir = directory
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # of which launchers compose each job
+        if "ray" in config.hydra.launcher:
+            ray = config.hydra.launcher.ray
+            ray.init = {"include_dashboard": False, "object_store_memory": None, **ray.init}
+
+
+def text_of(error: BaseException) -> str:
+    """Returns what an error says, with its kind where that is not a mistake of the user."""
+    if isinstance(error, _USER_ERRORS) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def options(config: DictConfig, group: str) -> dict[str, Any]:
+    """Returns the options of a configuration group, all of them known to its schema.
+
+    Raises:
+        ValueError: An option was appended that the schema does not have.
+    """
+    values = {str(name): value for name, value in config[group].items()}
+    schema = OmegaConf.get_type(config[group])
+    known = [field.name for field in dataclasses.fields(schema)]  # pyright: ignore[reportArgumentType]
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{group} has no option {name}; its options are {', '.join(known)}.")
+    return values
+
+
+def check_names(options: Mapping[str, Any], known: Sequence[str], groups: Sequence[str] = ()) -> None:
+    """Checks that a job has all of its options and no others.
+
+    Args:
+        options: The options by name.
+        known: Names of the options.
+        groups: What the job has beside them: groups that are read elsewhere.
+
+    Raises:
+        ValueError: It has not.
+    """
+    those = f"those of this job are {', '.join([*groups, *known])}."
+    for name in options:
+        if name not in (*groups, *known):
+            raise ValueError(f"there is no option {name}; {those}")
+    for name in known:
+        if name not in options:
+            raise ValueError(f"option {name} is missing; {those}")
+
+
+def each(options: Mapping[str, Any], key: str, check: Callable[[str, Any], Any], least: int = 1) -> tuple[Any, ...]:
+    """Returns the entries of an option that is a list, each once.
+
+    Args:
+        options: The options by name.
+        key: The name of the list.
+        check: Returns an entry, given its name and itself, or raises a `ValueError`.
+        least: 1 where the list must not be empty, else 0.
+
+    Raises:
+        ValueError: It is no list, empty, or an entry is not valid.
+    """
+    values = options[key]
+    if not isinstance(values, list) or len(values) < least:
+        raise ValueError(f"{key} must be a list{' that is not empty' * least}, got {values!r}.")
+    return tuple(dict.fromkeys(check(f"{key}[{index}]", value) for index, value in enumerate(values)))
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Prints notes, whatever they hold, each on a line."""
+    from rich.console import Console
+
+    console = Console()
+    for note in notes:
+        console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def output_directory() -> pathlib.Path:
+    """Returns the directory of the running job."""
+    return pathlib.Path(HydraConfig.get().runtime.output_dir)
+
+
+def write_json(path: pathlib.Path, data: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    from experiments.harness.files import write_whole  # with which comes JAX, which --help need not wait for
+
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_csv(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Writes a CSV file with a header, whole or not at all; None becomes an empty cell."""
+    from experiments.harness.files import write_whole
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+
+
+_FULL_ERROR_WANTED = os.environ.get(_FULL_ERROR) == "1"
+
+
+def _tell(error: BaseException) -> None:
+    """Prints an error for people: what is wrong, and how to see where."""
+    lines = [text_of(error)]
+    if isinstance(error.__cause__, OSError):
+        lines.append(str(error.__cause__))
+    if isinstance(error, HydraException) and isinstance(error.__cause__, OmegaConfBaseException):
+        lines.append(str(error.__cause__))
+    plugin = _PLUGIN.search(lines[0])
+    if plugin and (extra := _EXTRAS.get(plugin[1])):
+        lines.append(f"It comes with the extra {extra}: pip install phantom-jax[{extra}]")
+    print(f"Error: {os.linesep.join(lines)}", file=sys.stderr)
+    print(f"({_FULL_ERROR}=1 shows where it was raised.)", file=sys.stderr)

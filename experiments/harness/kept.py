@@ -1,0 +1,102 @@
+"""Cases that a job keeps as it measures them, a JSON object on each line, so that it can go on where it was stopped."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from experiments.harness import command
+from experiments.harness.files import write_whole
+
+Case = TypeVar("Case")
+_ABSENT = "(absent)"
+Key = tuple[Any, ...]  # a kind of case, and the identity of one of them
+
+
+def resume(path: pathlib.Path, how: Mapping[str, Any], read: Callable[[dict[str, Any]], Case]) -> list[Case]:
+    """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
+
+    A line that was not finished is dropped.
+
+    Args:
+        path: The file; it need not exist.
+        how: What cases depend on beside what names them, as plain values.
+        read: Makes a case from its record.
+
+    Raises:
+        ValueError: The cases were measured with other settings, or the file is none of this job.
+    """
+    how = json.loads(json.dumps(how))
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    try:
+        first, *records = [json.loads(line) for line in lines] or [how]
+        differences = [
+            f"{name} {first.get(name, _ABSENT)}, now {how.get(name, _ABSENT)}"
+            for name in {**first, **how}
+            if first.get(name, _ABSENT) != how.get(name, _ABSENT)
+        ]
+        cases = [read(record) for record in records]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} must hold cases of this job, a JSON object on each line: {error!r}.") from error
+    if differences:
+        raise ValueError(
+            f"{path} holds cases that were measured with other settings: {'; '.join(differences)}. Set these as they "
+            "were, or another hydra.run.dir."
+        )
+    whole = b"".join(line + b"\n" for line in [json.dumps(how).encode(), *lines[1:]])
+    write_whole(path, lambda file: file.write(whole))
+    return cases
+
+
+def collect(
+    path: pathlib.Path,
+    planned: Sequence[tuple[Key, Callable[[], Case]]],
+    known: Mapping[Key, Case],
+    record: Callable[[Case], Mapping[str, Any]],
+    describe: Callable[[Key], str],
+) -> list[Case]:
+    """Returns all cases that are planned, in order; measures and keeps those that are not known, with a progress bar.
+
+    A case that fails does not keep others from being measured.
+
+    Args:
+        path: The file, as `resume` left it.
+        planned: Keys of cases, and what measures them.
+        known: Cases that `resume` found.
+        record: Makes a case's record.
+        describe: What the progress bar says of a key.
+
+    Raises:
+        ValueError: Cases failed.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    cases: list[Case] = []
+    failed: list[tuple[Key, Exception]] = []
+    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    with path.open("a") as file, bar:
+        task = bar.add_task("", total=len(planned))
+        for key, measure in planned:
+            bar.update(task, description=escape(describe(key)))
+            case = known.get(key)
+            try:
+                found = measure() if case is None else case
+            except Exception as error:
+                failed.append((key, error))
+            else:
+                if case is None:
+                    file.write(json.dumps(record(found), allow_nan=False) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                cases.append(found)
+            bar.advance(task)
+    if failed:
+        told = "".join(f"\n  {describe(key)}: {command.text_of(error)}" for key, error in failed)
+        raise ValueError(
+            f"{len(failed)} of {len(planned)} cases failed, so there is no summary. The others are kept in {path}, and "
+            f"the job measures only these if it is started again in this directory:{told}"
+        ) from failed[0][1]
+    return cases

@@ -1,0 +1,45 @@
+"""Configuration -> tracker, for all jobs."""
+
+import pathlib
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.harness import command
+from experiments.harness.tracking import MODES, Identity, Tracker, Wandb, logged_group, open_tracker
+from phantom_jax.checks import one_of
+
+_ALIASES = {"": "offline", "dryrun": "offline", "run": "online"}  # of modes; wandb knows the last two
+
+
+def tracked(
+    config: DictConfig, job: str, directory: pathlib.Path | None = None, resume_after: int | None = None
+) -> Tracker:
+    """Returns the tracker of a job, for a `with` statement around its work.
+
+    It is the group `tracking` of the configuration that says how. Runs of a multirun are in one group.
+
+    Args:
+        config: The whole configuration of the job.
+        job: Its name.
+        directory: Where the log goes; by default the job's output directory.
+        resume_after: The last step that it has behind it; None if it begins.
+
+    Raises:
+        ValueError: An option of `config.tracking` is unknown or not valid.
+    """
+    options = command.options(config, "tracking")
+    backend = one_of("tracking.backend", options.pop("backend"), ("none", "wandb"))
+    where = directory or command.output_directory()
+    group = options.pop("group", None)
+    if group is None and command.in_multirun():
+        group = pathlib.Path(HydraConfig.get().sweep.dir).name
+    elif group is None and resume_after is not None:  # that of the sweep which it began in
+        group = logged_group(where)
+    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    wandb = None
+    if backend == "wandb":
+        mode = _ALIASES.get(options["mode"], options["mode"])
+        wandb = Wandb(**options | {"mode": one_of("tracking.mode (WANDB_MODE)", mode, MODES)})
+    return open_tracker(where, Identity(job, values, group), wandb, resume_after)

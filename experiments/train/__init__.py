@@ -1,0 +1,1 @@
+"""Training of a sparse network with cycles in the loss."""

@@ -1,0 +1,1 @@
+"""The baselines beside the figures that were published about them."""

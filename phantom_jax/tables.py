@@ -1,0 +1,29 @@
+"""Tables for `rich`: how they look, and how they are printed."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+
+def new_table(title: str, caption: str | None = None, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -> Table:
+    """Returns a table for `rich` with columns of text and of numbers, and no rows."""
+    table = Table(
+        title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for header in texts:
+        table.add_column(header, no_wrap=True)
+    for header in numbers:
+        table.add_column(header, justify="right", no_wrap=True)
+    return table
+
+
+def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:
+    """Prints tables in full width, where rich would cut cells short."""
+    console = console or Console()
+    unbounded = console.options.update(max_width=1000)
+    console.width = max([console.width, *(Measurement.get(console, unbounded, table).maximum for table in tables)])
+    for table in tables:
+        console.print(table)

@@ -1,0 +1,61 @@
+"""Runs the jobs as their users do: from the command line."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def job_of(preset: str) -> str:
+    """Returns the job that a preset of `conf/experiment` is for: that of the command in its first lines."""
+    lines = (ROOT / "conf" / "experiment" / f"{preset}.yaml").read_text().splitlines()
+    command = next(line for line in lines if "python -m experiments." in line)
+    return command.split("python -m experiments.")[1].split()[0]
+
+
+def run(
+    job: str, directory: pathlib.Path, *overrides: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a job of `experiments` in a directory, without wandb unless an override says otherwise.
+
+    Options of wandb that the environment holds do not apply, but `environment` adds to it.
+    """
+    arguments, variables = _command(job, overrides, environment)
+    return subprocess.run(arguments, cwd=directory, env=variables, capture_output=True, text=True, timeout=600)
+
+
+def kill_when(reached: Callable[[], bool], job: str, directory: pathlib.Path, *overrides: str) -> None:
+    """Starts a job likewise, and kills it once it has reached something, which must be before its end."""
+    arguments, variables = _command(job, overrides, None)
+    nowhere = subprocess.DEVNULL
+    started = subprocess.Popen(arguments, cwd=directory, env=variables, stdout=nowhere, stderr=nowhere)
+    deadline = time.monotonic() + 300
+    while not reached():
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    started.kill()
+    started.wait()
+
+
+def results(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Returns the results of each job of a sweep, by the name of its directory."""
+    return {path.parent.name: json.loads(path.read_text()) for path in directory.glob("*/results.json")}
+
+
+def _command(
+    job: str, overrides: tuple[str, ...], environment: Mapping[str, str] | None
+) -> tuple[list[str], dict[str, str]]:
+    if not any(override.startswith("tracking") for override in overrides):
+        overrides = (*overrides, "tracking=none")
+    arguments = [sys.executable, "-P", "-m", f"experiments.{job}", *overrides]
+    cache = os.environ["PHANTOM_JAX_TEST_CACHE"]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    variables = {**inherited, "PYTHONPATH": str(ROOT), "PHANTOM_JAX_CACHE": cache, **(environment or {})}
+    return arguments, variables

@@ -1,0 +1,195 @@
+"""The comparison and the validation: ratios by hand, and the jobs as their users meet them, on small pictures."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from experiments.compare import designs, measure, summary
+from experiments.compare import options as compare_cases
+from experiments.compare.cases import LayerCycles, Run
+from experiments.harness import command, schema
+from phantom_jax import Layer, Phantom2D, simulate
+from phantom_jax.baselines import SCNN, SparTen
+from tests.experiments import jobs
+
+SMALL = (
+    "size=32",
+    "masks=[channel]",
+    "seeds=[3]",
+    "sizes=[equal]",
+    "map.densities=[0.2,0.6]",
+    "map.layer=vgg16/conv3_2",
+)
+
+
+def made(design: str, size: str, seed: int, cycles: tuple[int, ...], supported: tuple[bool, ...]) -> Run:
+    layers = tuple(
+        LayerCycles(f"l{index}", count, 10, 5, is_supported, {"effectual": 5})
+        for index, (count, is_supported) in enumerate(zip(cycles, supported, strict=True))
+    )
+    return Run("net/table", "iid", seed, design, size, 252, 252, layers)
+
+
+def test_ratios_by_hand() -> None:
+    both, first = (True, True), (True, False)
+    runs = [
+        made("phantom", "published", 0, (10, 20), both),
+        made("scnn", "equal", 0, (20, 100), first),
+        made("phantom", "published", 1, (10, 10), both),
+        made("scnn", "equal", 1, (40, 20), first),
+    ]
+    (row,) = summary.ratio_rows(runs)
+    assert (row["rival"], row["size"], row["seeds"], row["layers"], row["supported_layers"]) == (
+        "scnn",
+        "equal",
+        2,
+        2,
+        1,
+    )
+    assert row["all"] == pytest.approx((120 / 30 + 60 / 20) / 2)
+    assert row["all_spread"] == pytest.approx((120 / 30 - 60 / 20) / 2)
+    assert row["supported"] == pytest.approx((20 / 10 + 40 / 10) / 2)
+    assert row["mean_of_layers"] == pytest.approx(((2 + 5) / 2 + (4 + 2) / 2) / 2)
+    assert row["paper"] == 4.1
+
+
+def test_what_has_no_cycles_or_no_supported_layer_has_no_ratio() -> None:
+    runs = [made("phantom", "published", 0, (0,), (True,)), made("sparten", "equal", 0, (5,), (False,))]
+    (row,) = summary.ratio_rows(runs)
+    assert [row[name] for name in summary.RATIOS] == [None, None, None]
+    assert len(summary.tables([row], summary.ablation(runs))) == 2
+
+
+def test_variants_are_relative_to_the_accelerator() -> None:
+    variants = designs.variants(Phantom2D(rows=3))
+    assert variants["phantom"] == Phantom2D(rows=3)
+    assert variants["phantom, cv, in_order"] == Phantom2D(rows=3, lookahead=9, selector="in_order")
+    assert variants["phantom, no balance"] == Phantom2D(rows=3, intra_balance=False, inter_balance=False)
+    assert len(variants) == 10
+    runs = [
+        made("phantom", "published", 0, (10, 10), (True,) * 2),
+        made("phantom, x", "published", 0, (20, 5), (True,) * 2),
+    ]
+    assert [row["relative"] for row in summary.ablation(runs)] == [1, 1.25]
+
+
+def test_runs_hold_what_reports_say() -> None:
+    rng = np.random.default_rng(0)
+    layers = [
+        Layer.conv(rng.random((3, 3, 8, 12)) < 0.4, rng.random((1, 9, 9, 8)) < 0.5, strides=2, name="conv"),
+        Layer.dense(rng.random((70, 30)) < 0.3, rng.random((1, 70)) < 0.5, name="fc"),
+    ]
+    names = {"network": "net/table", "masks": "iid", "seed": 0, "name": "x", "size": "equal"}
+    for design in (Phantom2D(), SCNN.scaled(100)):
+        found = measure.run_design(layers, design, **names)
+        report = simulate(layers, design) if isinstance(design, Phantom2D) else design.simulate(layers)
+        assert [layer.cycles for layer in found.layers] == [int(layer.cycles[0]) for layer in report.layers]
+        assert [layer.supported for layer in found.layers] == [layer.supported for layer in report.layers]
+        for layer in found.layers:
+            assert sum(layer.stack.values()) == layer.cycles * found.multipliers
+    point = measure.measure_point(layers[0], Phantom2D(), seed=0, weight_density=0.4, activation_density=0.5)
+    assert point.cycles["phantom"] == int(simulate(layers[0], Phantom2D()).cycles[0])
+    assert point.cycles["sparten"] == int(SparTen.scaled(252).simulate(layers[0]).cycles[0])
+
+
+def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: pathlib.Path) -> None:
+    done = jobs.run("compare", tmp_path, *SMALL, "networks=[vgg16/han,mobilenet_v1/sparseml]", "hydra.run.dir=out")
+    assert done.returncode == 0, done.stderr
+    directory = tmp_path / "out"
+    assert done.stdout.splitlines()[-1] == str(directory)
+    for text in ("Speed-up of Phantom-2D", "(13/16)", "(22/28)", "phantom, no intra_balance", "eyeriss_v2"):
+        assert text in done.stdout
+    for name in ("speedups", "ablation", "stacks", "map"):
+        assert (directory / f"{name}.png").stat().st_size > 10_000
+    results = json.loads((directory / "results.json").read_text())
+    assert results["paper"] == {"dense": 12.0, "scnn": 4.1, "sparten": 1.98, "eyeriss_v2": 2.36}
+    with (directory / "results.csv").open() as file:
+        assert [row["rival"] for row in csv.DictReader(file)] == [row["rival"] for row in results["ratios"]]
+    _, *told, end = (json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines())
+    assert [next(iter(record.values())) for record in told[:2]] == ["ratios", "ablation"]
+    assert told[0]["rows"] == results["ratios"]
+    summary = told[2]["summary"]
+    assert list(summary.values()) == [row["all"] for row in results["ratios"]]
+    assert "scnn/equal/vgg16/han/channel" in summary
+    assert end == {"failed": False}
+    runs = [case for case in results["cases"] if case["case"] == "run"]
+    assert len(runs) == 2 * (1 + 5 + 9)  # the accelerator, rivals, variants
+    for case in runs:
+        for layer in case["layers"]:
+            assert sum(layer["stack"].values()) == layer["cycles"] * case["multipliers"]
+
+    # Again, from a file that was cut in the middle of its last line: the same in all that was counted.
+    kept = directory / "cases.jsonl"
+    lines = kept.read_text().splitlines(keepends=True)
+    kept.write_text("".join(lines[:-3]) + lines[-3][:20])
+    again = jobs.run("compare", tmp_path, *SMALL, "networks=[vgg16/han,mobilenet_v1/sparseml]", "hydra.run.dir=out")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout
+    assert json.loads((directory / "results.json").read_text())["cases"] == results["cases"]
+    refused = jobs.run("compare", tmp_path, *SMALL, "arch.rows=3", "hydra.run.dir=out")
+    assert refused.returncode == 1
+    assert "holds cases that were measured with other settings: arch.rows 7, now 3" in refused.stderr
+
+
+def test_the_seed_gives_the_same_totals(tmp_path: pathlib.Path) -> None:
+    settings = compare_cases.Settings(("mobilenet_v1/sparseml",), 32, ("channel",), (5,), ("equal",), "vgg16/fc8", ())
+    names = ("phantom", "scnn", "sparten")
+
+    def totals(seed: int) -> list[int]:
+        planned = compare_cases.plan(dataclasses.replace(settings, seeds=(seed,)), Phantom2D())
+        runs: list[Any] = [count() for key, count in planned if key[4] in names]
+        return [sum(layer.cycles for layer in run.layers) for run in runs]
+
+    assert totals(5) == totals(5)
+    assert all(one != other for one, other in zip(totals(5), totals(6), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["networks=[vgg16]"], "networks[0], after vgg16/, must be one of han, scnn, got ''"),
+        (["networks=[alexnet/x]"], "networks[0] must be NETWORK/DENSITIES, of a network of vgg16"),
+        (["networks=[]"], "networks must be a list that is not empty, got []"),
+        (["seeds=[-1]"], "seeds[0] must be a non-negative integer, got -1"),
+        (["sizes=[small]"], "sizes[0] must be one of published, equal, got 'small'"),
+        (["masks=iid"], "masks must be a list that is not empty, got 'iid'"),
+        (["map.layer=vgg16/conv9"], "map.layer, after vgg16/, must be one of conv1_1"),
+        (["map.densities=[0]"], "map.densities[0] must be a number above 0, up to 1, got 0"),
+        (["size=33"], "size must be a multiple of 32, got 33"),
+        (["~map"], "option map.layer is missing"),
+        (["~seeds"], "option seeds is missing"),
+        (["+color=red"], "there is no option color; those of this job are arch, tracking, networks"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(overrides: list[str], message: str) -> None:
+    schema.register()
+    with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
+        options: Any = OmegaConf.to_container(compose("compare", overrides))
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - messages hold brackets
+        compare_cases.read_settings(options)
+    assert message in str(error.value)
+
+
+def test_validation_prints_published_figures_beside_the_models(tmp_path: pathlib.Path) -> None:
+    done = jobs.run("validate", tmp_path, "size=32")
+    assert done.returncode == 0, done.stderr
+    checks = json.loads((pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").read_text())["checks"]
+    assert {check["published"] for check in checks} == {3.52, 0.79, 24.0, 4.7, 1.8, 3.0, 0.45}
+    assert all(check["model"] > 0.05 for check in checks)
+    assert "Baselines beside published figures" in done.stdout
+    log = (pathlib.Path(done.stdout.splitlines()[-1]) / "log.jsonl").read_text().splitlines()
+    assert json.loads(log[1])["rows"] == checks
+    assert json.loads(log[2])["summary"]["checks"] == len(checks)
+    refused = jobs.run("validate", tmp_path, "size=7", "hydra.run.dir=refused")
+    assert (tmp_path / "refused/log.jsonl").read_text().splitlines()[1:] == ['{"failed": true}']
+    assert refused.returncode == 1
+    unknown = jobs.run("validate", tmp_path, "+color=red")
+    assert "there is no option color; those of this job are tracking, size, seed" in unknown.stderr
+    assert "size must be a multiple of 32, got 7" in refused.stderr

@@ -1,0 +1,258 @@
+"""The main job as its users meet it: from the command line."""
+
+import csv
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from experiments.harness import command, schema
+from phantom_jax import Phantom2D, simulate, workloads
+from tests.experiments import jobs
+
+ROOT = pathlib.Path(__file__).parents[2]
+PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
+
+
+def run(directory: pathlib.Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Runs the main job in a directory, as `scripts/run` does."""
+    return jobs.run("simulate", directory, *overrides)
+
+
+@pytest.fixture
+def masks(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A small file of masks."""
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "masks.npz",
+        c1_weights=rng.random((3, 3, 8, 12)) < 0.4,
+        c1_activations=rng.random((2, 10, 10, 8)) < 0.5,
+        fc_weights=rng.random((200, 30)) < 0.3,
+        fc_activations=rng.random((2, 200)) < 0.5,
+        loss=np.zeros(3),
+    )
+    return tmp_path / "masks.npz"
+
+
+def test_prints_tables_and_writes_results(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
+    done = run(tmp_path, "workload=npz", "workload.path=masks.npz", "arch=phantom_md", "arch.rows=5")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "Note: masks.npz: ignored 1 unknown arrays: loss" in lines
+    assert any(line.split()[:2] == ["c1", "3x3"] for line in lines)
+    directory = pathlib.Path(lines[-1])
+    assert directory.parents[1] == tmp_path / "outputs"
+    assert sorted(path.name for path in directory.iterdir()) == [
+        ".hydra",
+        *("log.jsonl", "mesh.png", "mesh.svg", "results.csv", "results.json", "simulate.log"),
+        *("speedups.png", "speedups.svg", "stack.png", "stack.svg"),
+    ]
+
+    with (directory / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["layer"], row["image"]) for row in rows] == [("c1", "0"), ("c1", "1"), ("fc", "0"), ("fc", "1")]
+
+    results = json.loads((directory / "results.json").read_text())
+    assert int(rows[1]["cycles"]) == results["layers"][0]["cycles"][1]
+    expected = simulate(workloads.read_npz(masks), Phantom2D(rows=5, lookahead=18)).to_dict()
+    assert {key: results[key] for key in expected} == expected
+    assert results["schema_version"] == 1
+    digest = hashlib.sha256(masks.read_bytes()).hexdigest()
+    assert results["workload"] == {"name": "masks", "path": "masks.npz", "sha256": digest, "images": 2}
+    assert results["seed"] is None
+    assert results["versions"]["numpy"] == np.__version__
+    assert (results["settings"]["arch"]["rows"], results["inputs"]) == (5, {"workload.path.sha256": digest})
+    made = ("settings", "inputs", "versions", "git_revision", "git_modified")
+    assert set(results) == {*expected, "schema_version", "workload", "seed", *made}
+
+
+def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
+    done = run(tmp_path, "--multirun", "workload=npz", f"workload.path={masks}", f"arch={','.join(PRESETS)}", "seed=0")
+    assert done.returncode == 0, done.stderr
+    directories = sorted(path.parent for path in tmp_path.glob("outputs/*/*/*/results.json"))
+    assert [directory.name for directory in directories] == ["0", "1", "2"]
+    assert done.stdout.splitlines()[-1] == str(directories[-1])
+    lookaheads = [json.loads((path / "results.json").read_text())["architecture"]["lookahead"] for path in directories]
+    assert lookaheads == [9, 18, 27]
+
+
+def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
+    done = run(tmp_path, "--multirun", "workload=npz", f"workload.path={masks}", "arch.rows=0,2")
+    assert done.returncode == 1
+    assert "1 of 2 jobs failed:\n  #0 workload=npz" in done.stderr
+    assert "arch.rows=0 tracking=none: rows must be a positive integer, got 0.\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(list(tmp_path.glob("outputs/*/*/1/results.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["arch.rows=0"], "rows must be a positive integer, got 0."),
+        (["arch.lookahead=1.5"], "lookahead must be a positive integer, got 1.5."),
+        (["arch.selector=fastest"], "selector must be one of in_order, out_of_order, got 'fastest'."),
+        (["arch=phantom"], "Could not find 'arch/phantom'"),
+        (["workload=vgg17"], "Could not find 'workload/vgg17'"),
+        (
+            ["workload.name=vgg17"],
+            "workload.name must be one of npz, vgg16, mobilenet_v1, resnet50, inceptionnext_t, got 'vgg17'.",
+        ),
+        (["workload=npz"], "Missing mandatory value: workload.path"),
+        (
+            ["workload=npz", "workload.path=nowhere.npz"],
+            "path must name an .npz file, got 'nowhere.npz', which is missing",
+        ),
+        (["arch.depth=3"], "Key 'depth' not in 'ArchConfig'"),
+        (["+arch.depth=3"], "arch has no option depth; its options are rows, cols"),
+        (["+workload.depth=3"], "workload has no option depth; its options are name, size"),
+        (["arch.cols=99999999999999999999"], "cols must be at most 2147483647, got 99999999999999999999"),
+        (
+            ["workload=npz", "workload.path=masks.npz", "figures.layer=c2"],
+            "figures.layer must be one of c1, fc, got 'c2'",
+        ),
+        (["workload.densities=hans"], "densities must be one of han, scnn, got 'hans'"),
+        (["workload.masks=blocks"], "masks must be one of iid, channel, got 'blocks'"),
+        (["workload.weight_density=1.5"], "weight_density must be a number from 0 to 1, got 1.5"),
+        (["workload.weight_spread=1"], "weight_spread must be 0 or a number from 0.001 to below 1, got 1"),
+        (["workload.weight_pattern=5:4"], "weight_pattern must be N:M with N from 1 to M, got '5:4'"),
+        (["workload=mobilenet_v1", "workload.width=0.3"], "width must be a positive multiple of 1/32, got 0.3"),
+        (["tracking.mode=foo"], "tracking.mode (WANDB_MODE) must be one of online, offline, disabled, got 'foo'"),
+        (["+tracking.color=red"], "tracking has no option color; its options are backend"),
+        (["hydra.run.dir=masks.npz/out"], "must name a directory that can be written"),
+    ],
+)
+def test_mistakes_end_in_a_message(
+    tmp_path: pathlib.Path, masks: pathlib.Path, overrides: list[str], message: str
+) -> None:
+    done = run(tmp_path, *overrides)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("name", workloads.NETWORKS)
+def test_every_network_runs_from_the_command_line(tmp_path: pathlib.Path, name: str) -> None:
+    done = run(tmp_path, f"workload={name}", "workload.size=32", "workload.masks=channel", "figures.write=false")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").read_text())
+    assert len(results["layers"]) == len(workloads.NETWORKS[name]().layers)
+    assert results["workload"]["masks"] == "channel"
+    assert all(layer["cycles"][0] > 0 for layer in results["layers"])
+
+
+def test_folders_of_the_same_names_are_not_mistaken_for_ours(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
+    for name in ("conf", "experiments"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    done = run(tmp_path, "workload=npz", "workload.path=masks.npz", "figures.write=false")
+    assert done.returncode == 0, done.stderr
+
+
+def test_results_of_names_with_brackets(tmp_path: pathlib.Path) -> None:
+    ones = {"[/x]$\\foo$_weights": np.ones((9, 2)), "[/x]$\\foo$_activations": np.ones(9), "[/y]": np.ones(1)}
+    np.savez(tmp_path / "masks.npz", **ones)  # pyright: ignore[reportArgumentType]
+    done = run(tmp_path, "workload=npz", "workload.path=masks.npz")
+    assert done.returncode == 0, done.stderr
+    assert "Note: masks.npz: ignored 1 unknown arrays: [/y]" in done.stdout
+
+
+def test_full_errors_can_be_had(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    done = run(tmp_path, "arch.rows=0")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_killed_write_leaves_no_half_of_a_file(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "results.json"
+    program = f"""
+import os, pathlib, signal
+from experiments.harness import command
+os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)  # just before the file would take its name
+command.write_json(pathlib.Path({str(path)!r}), {{"new": 1}})
+"""
+    for before in (None, '{"old": 1}'):
+        if before:
+            path.write_text(before)
+        killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60)
+        assert killed.returncode == -9
+        assert (path.read_text() if path.exists() else None) == before
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        command.write_json(tmp_path / "results.json", {"ratio": float("nan")})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        command.write_json(tmp_path / "results.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_written_files_are_as_readable_as_others(tmp_path: pathlib.Path) -> None:
+    command.write_json(tmp_path / "results.json", {"a": [1, None]})
+    (tmp_path / "other").touch()
+    assert (tmp_path / "results.json").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert json.loads((tmp_path / "results.json").read_text()) == {"a": [1, None]}
+
+
+@pytest.fixture(scope="module")
+def hydra_config():
+    """Hydra's composition, in this process."""
+    schema.register()
+    with initialize_config_dir(version_base="1.3", config_dir=command.CONFIG_PATH):
+        yield lambda *overrides: compose("simulate", overrides=list(overrides))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_configured_presets_are_those_of_the_library(hydra_config, preset: str) -> None:
+    assert Phantom2D(**hydra_config(f"arch={preset}").arch) == Phantom2D.preset(preset)
+
+
+@pytest.mark.parametrize("group", [path.name for path in (ROOT / "conf").iterdir() if list(path.glob("*.yaml"))])
+@pytest.mark.usefixtures("hydra_config")
+def test_every_configuration_of_every_group_composes(group: str) -> None:
+    names = [path.stem for path in (ROOT / "conf" / group).glob("*.yaml")]
+    assert names
+    for name in names:
+        if group == "experiment":
+            assert compose(jobs.job_of(name), [f"experiment={name}"])
+        else:
+            assert compose(overrides=[f"+{group}={name}"])[group]
+
+
+def test_schemas_refuse_unknown_keys(hydra_config) -> None:
+    with pytest.raises(HydraException, match=r"workload\.depth"):
+        hydra_config("workload.depth=3")
+
+
+def test_help_does_not_wait_for_jax() -> None:
+    program = "import sys; import experiments.simulate; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_a_second_set_up_does_nothing() -> None:
+    if not (ROOT / ".venv/built-from.lock").exists():
+        pytest.skip("these tests do not run in the environment that scripts/setup builds")
+    done = subprocess.run([ROOT / "scripts/setup"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_vgg16_from_the_command_line(tmp_path: pathlib.Path) -> None:
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").read_text())
+    assert [layer["name"] for layer in results["layers"]][::15] == ["conv1_1", "fc8"]
+    assert (results["workload"]["name"], results["seed"]) == ("vgg16", 0)
+    # Deterministic: the masks come from the seed. Cycles as of the first version of this model.
+    assert results["totals"]["cycles"] == [15157309]

@@ -1,0 +1,208 @@
+"""Sweeps from the command line: the same on all launchers, told what failed, and gone on with after a kill."""
+
+import hashlib
+import pathlib
+import re
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+import phantom_jax
+from experiments.harness import command, kept, provenance, schema
+from experiments.harness.once import once
+from phantom_jax import Phantom2D, simulate
+from phantom_jax.workloads import read_npz
+from tests.experiments import jobs
+
+OPTIONS = ("workload=npz", "workload.path=masks.npz", "figures.write=false")
+SWEEP = ("--multirun", *OPTIONS, "hydra.sweep.dir=sweep")
+OF_HOST = ("versions", "git_revision", "git_modified")
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(autouse=True)
+def masks(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """A small file of masks, where the test runs."""
+    monkeypatch.chdir(tmp_path)
+    return save_masks(tmp_path / "masks.npz", seed=0)
+
+
+def save_masks(path: pathlib.Path, seed: int) -> pathlib.Path:
+    rng = np.random.default_rng(seed)
+    np.savez(
+        path,
+        conv_weights=rng.random((3, 3, 8, 12)) < 0.4,
+        conv_activations=rng.random((1, 10, 10, 8)) < 0.5,
+        fc_weights=rng.random((200, 30)) < 0.3,
+        fc_activations=rng.random((1, 200)) < 0.5,
+    )
+    return path
+
+
+@pytest.fixture
+def composed() -> Any:
+    """Hydra's composition of the main job, in this process; its own part is that of the running job."""
+    schema.register()
+
+    def compose_and_set(*overrides: str) -> DictConfig:
+        config = compose("simulate", [*OPTIONS, "tracking=none", *overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+    with initialize_config_dir(version_base="1.3", config_dir=command.CONFIG_PATH):
+        yield compose_and_set
+    HydraConfig.instance().cfg = None
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "ray", "submitit_local"])
+def test_all_launchers_give_the_same_beside_a_job_that_fails(
+    tmp_path: pathlib.Path, masks: pathlib.Path, composed: Compose, launcher: str
+) -> None:
+    options = [f"hydra/launcher={launcher}"]
+    environment = {}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short:  # paths of Ray's sockets must be
+        if launcher == "ray":
+            pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+            options += ["+hydra.launcher.ray.init.num_cpus=2", f"+hydra.launcher.ray.init._temp_dir={short}"]
+            environment = {"HOME": str(tmp_path)}  # where it keeps a token
+        if launcher == "submitit_local":
+            pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+        swept = ["arch.rows=2,0,7", "tracking=none"]
+        done = jobs.run("simulate", tmp_path, *SWEEP, *options, *swept, environment=environment)
+    assert done.returncode == 1, done.stderr
+    assert re.search(
+        r"1 of 3 jobs failed:\n  #1 .*arch.rows=0 .*: rows must be a positive integer, got 0.\n", done.stderr
+    )
+    assert "Traceback" not in done.stderr
+    found = jobs.results(tmp_path / "sweep")
+    assert found.keys() == {"0", "2"}
+    for name, rows in (("0", 2), ("2", 7)):
+        digest = hashlib.sha256(masks.read_bytes()).hexdigest()
+        assert {key: value for key, value in found[name].items() if key not in OF_HOST} == {
+            "schema_version": 1,
+            "settings": OmegaConf.to_container(composed(f"arch.rows={rows}"), resolve=True),
+            "inputs": {"workload.path.sha256": digest},
+            "workload": {"name": "masks", "path": "masks.npz", "sha256": digest, "images": 1},
+            "seed": None,
+            **simulate(read_npz(masks), Phantom2D(rows=rows)).to_dict(),
+        }
+
+
+def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path: pathlib.Path) -> None:
+    swept = f"arch.rows={','.join(map(str, range(1, 21)))}"
+    jobs.kill_when((tmp_path / "sweep/1/results.json").exists, "simulate", tmp_path, *SWEEP, swept)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/*/results.json")}
+    assert 2 <= len(before) < 20
+    done = jobs.run("simulate", tmp_path, *SWEEP, swept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert done.stdout.count("The job is not run again.") == len(before)
+    rows = {name: found["architecture"]["rows"] for name, found in jobs.results(tmp_path / "sweep").items()}
+    assert rows == {str(number): number + 1 for number in range(20)}
+
+
+def test_a_job_is_passed_over_only_where_its_own_results_are(
+    tmp_path: pathlib.Path, composed: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "output_directory", lambda: tmp_path)
+    path, runs = tmp_path / "results.json", []
+    job = once(lambda config: runs.append(config.arch.rows))
+
+    def is_run(*overrides: str) -> bool:
+        runs.clear()
+        job(composed("hydra.mode=MULTIRUN", *overrides))
+        return bool(runs)
+
+    assert is_run()  # there are no results
+    command.write_json(path, provenance.collect(composed()))
+    assert not is_run()
+    assert capsys.readouterr().out.splitlines() == [
+        f"Note: {path} holds these results already. The job is not run again.",
+        str(tmp_path),
+    ]
+    assert not is_run("tracking=wandb")
+    assert is_run("arch.rows=3", "figures.layer=fc")
+    told = "holds other results: arch.rows 7, now 3; figures.layer None, now fc. The job runs."
+    assert told in capsys.readouterr().out
+    assert is_run("hydra.mode=RUN")  # whoever runs a single job wants it run
+
+    monkeypatch.setattr(phantom_jax, "__version__", "9")
+    assert is_run()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "output_directory", lambda: tmp_path)
+    save_masks(tmp_path / "masks.npz", seed=1)
+    assert is_run()
+    assert "holds other results: workload.path.sha256" in capsys.readouterr().out
+    for foreign in ("{", "[]", '{"cycles": 3}'):
+        path.write_text(foreign)
+        assert is_run()
+
+
+def test_inputs_are_told_by_their_contents(tmp_path: pathlib.Path) -> None:
+    config = OmegaConf.create({"data": {"dir": "pictures"}, "masks": ["iid"]})
+    (tmp_path / "pictures/cats").mkdir(parents=True)
+    seen = []
+    for name, content in (("a", b"1"), ("a", b"2"), ("b", b"2")):
+        (tmp_path / "pictures/cats" / name).write_bytes(content)
+        seen.append(provenance.inputs(config)["data.dir.sha256"])
+    assert len({*seen, provenance.inputs(config)["data.dir.sha256"]}) == 3
+
+
+def test_a_failing_case_does_not_lose_the_others(tmp_path: pathlib.Path) -> None:
+    path, measured = tmp_path / "cases.jsonl", []
+
+    def collect(broken: tuple[int, ...]) -> list[dict[str, int]]:
+        known = {("case", case["x"]): case for case in kept.resume(path, {"of": "test"}, dict)}
+
+        def measure(x: int) -> dict[str, int]:
+            measured.append(x)
+            if x in broken:
+                raise {1: ValueError("x must not be 1."), 3: KeyError("three")}[x]
+            return {"x": x}
+
+        planned = [(("case", x), lambda x=x: measure(x)) for x in range(5)]
+        return kept.collect(path, planned, known, lambda case: case, lambda key: f"x {key[1]}")
+
+    with pytest.raises(ValueError, match="2 of 5 cases failed") as error:
+        collect((1, 3))
+    assert str(error.value).splitlines()[1:] == ["  x 1: x must not be 1.", "  x 3: KeyError: 'three'"]
+    assert str(path) in str(error.value)
+    assert measured == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="1 of 5 cases failed"):
+        collect((3,))
+    assert collect(()) == [{"x": x} for x in range(5)]
+    assert measured[5:] == [1, 3, 3]
+
+
+def test_a_bug_in_a_job_of_a_sweep_is_told_with_its_traceback(
+    composed: Compose, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = composed("hydra.mode=MULTIRUN")
+    with pytest.raises(command.JobFailedError, match="KeyError: 'missing'"):
+        command.job(lambda _: {}["missing"])(config)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_missing_launcher_is_told_with_its_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise HydraException("Could not find 'hydra/launcher/submitit_slurm'")
+
+    with pytest.raises(SystemExit):
+        command.run(main)
+    assert "It comes with the extra cluster: pip install phantom-jax[cluster]" in capsys.readouterr().err
+
+
+def test_options_of_slurm_compose(composed: Compose) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    options = ("partition=gpu", "gpus_per_node=1", "timeout_min=240", "cpus_per_task=8", "array_parallelism=4")
+    composed("hydra/launcher=submitit_slurm", *(f"hydra.launcher.{option}" for option in options))
+    launcher = HydraConfig.get().launcher
+    assert (launcher.partition, launcher.gpus_per_node, launcher.timeout_min) == ("gpu", 1, 240)

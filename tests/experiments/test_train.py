@@ -1,0 +1,161 @@
+"""The training job, from the command line: what it writes, how it goes on after a kill, and what it refuses."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from experiments.harness import command, schema
+from experiments.train import options as train_settings
+from phantom_jax import Phantom2D, simulate
+from phantom_jax.workloads import read_npz
+from tests.experiments import jobs
+
+FAST = ("fast=true", "checkpoint_every=4", "sparsity=mac_penalty", "sparsity.cycles=0.3")
+STEPS = 30  # an epoch of ten for each phase
+
+
+def log(directory: pathlib.Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+
+
+def results(directory: pathlib.Path) -> dict[str, Any]:
+    return json.loads((directory / "results.json").read_text())
+
+
+def test_a_run_writes_what_it_found_and_a_killed_one_comes_to_the_same(tmp_path: pathlib.Path) -> None:
+    done = jobs.run("train", tmp_path, *FAST, "hydra.run.dir=whole")
+    assert done.returncode == 0, done.stderr
+    check_outputs(tmp_path / "whole", done.stdout)
+    check_masks(tmp_path / "whole")
+    check_a_killed_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def check_outputs(directory: pathlib.Path, printed: str) -> None:
+    assert printed.splitlines()[-1].endswith("whole")
+    for line in ("At the end of each phase", "Cycle stack", "tune "):
+        assert line in printed
+    assert {path.name for path in directory.iterdir()} == {
+        *(".hydra", "checkpoints", "log.jsonl", "masks.npz", "progress.png", "progress.svg", "results.csv"),
+        *("results.json", "stack.png", "stack.svg", "train.log"),
+    }
+    found = results(directory)
+    assert [row["phase"] for row in found["phases"]] == ["dense", "sparse", "tune"]
+    assert found["test"]["cycle_share"] == found["phases"][-1]["cycle_share"] < found["phases"][0]["cycle_share"]
+    assert found["test"]["speedup"] == pytest.approx(1 / found["test"]["cycle_share"])
+    records = log(directory)
+    steps = [record for record in records if "step" in record]
+    assert [record["step"] for record in steps] == list(range(1, STEPS + 1))
+    assert {"phase", "loss", "accuracy", "density", "expected_cycles", "penalty_weight"} <= steps[12].keys()
+    assert records[0]["config"]["sparsity"]["cycles"] == 0.3
+    assert records[-1] == {"failed": False}
+    assert [record["table"] for record in records if "table" in record] == ["layers", "phases"]
+
+
+def check_masks(directory: pathlib.Path) -> None:
+    """They are a workload of the same cycles."""
+    workload = read_npz(directory / "masks.npz")
+    assert workload.names == ["conv1_1", "conv2_1", "fc3"]
+    cycles = simulate(workload, Phantom2D()).cycles
+    saved = results(directory)["layers"]
+    np.testing.assert_array_equal(cycles, np.sum([layer["cycles"] for layer in saved], 0)[: len(cycles)])
+    assert len(cycles) == 8
+
+
+def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
+    """It passes a damaged checkpoint over, goes on, and comes to the same end; another configuration is refused."""
+    above, run = directory.parent, directory.name
+
+    def has_25_lines() -> bool:
+        return (directory / "log.jsonl").exists() and len(log_lines(directory)) >= 25
+
+    jobs.kill_when(has_25_lines, "train", above, *FAST, f"hydra.run.dir={run}")
+    names = [path.name for path in (directory / "checkpoints").iterdir()]
+    newest, older = sorted((int(name) for name in names if name.isdecimal()), reverse=True)[:2]
+    for path in (directory / "checkpoints" / str(newest)).rglob("*"):  # as if it had been killed while it wrote
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-3])
+    done = jobs.run("train", above, *FAST, f"resume={run}")
+    assert done.returncode == 0, done.stderr
+    assert f"checkpoint {newest}" in done.stdout
+    assert f"goes on after step {older} of {STEPS}" in done.stdout
+    assert [record for record in log(directory) if "step" in record] == [
+        record for record in log(expected) if "step" in record
+    ]
+    with np.load(directory / "masks.npz") as got, np.load(expected / "masks.npz") as wanted:
+        assert got.files == wanted.files
+        for name in wanted.files:
+            np.testing.assert_array_equal(got[name], wanted[name])
+    found, wanted = results(directory), results(expected)
+    for name in ("phases", "test", "layers"):
+        assert found[name] == wanted[name]
+
+    # A job of a sweep goes on without being told to, so it refuses likewise.
+    sweep = ("--multirun", *FAST, "hydra.sweep.dir=.", f"hydra.sweep.subdir={run}")
+    other = jobs.run("train", above, *sweep, "arch.rows=3", "seed=1")
+    assert other.returncode == 1
+    assert "another configuration: arch.rows was 7, now 3; seed was 0, now 1" in other.stderr
+    for path in (directory / "checkpoints").rglob("manifest.ocdbt"):
+        path.write_bytes(path.read_bytes()[:3])
+    files = sorted(path.relative_to(directory) for path in directory.rglob("*") if "train.log" not in path.name)
+    again = jobs.run("train", above, *FAST, f"hydra.run.dir={run}")
+    assert again.returncode == 1
+    assert "resume=true goes on from them" in again.stderr
+    assert sorted(path.relative_to(directory) for path in directory.rglob("*") if "train.log" not in path.name) == files
+
+
+def log_lines(directory: pathlib.Path) -> list[str]:
+    return (directory / "log.jsonl").read_text().splitlines()
+
+
+def options(*overrides: str) -> dict[str, Any]:
+    schema.register()
+    with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
+        composed: Any = OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
+    return composed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["seed=-1"], "seed must be a non-negative integer, got -1"),
+        (["checkpoint_every=0"], "checkpoint_every must be a positive integer, got 0"),
+        (["resume=3"], "resume must be true, false or the directory of a run, got 3"),
+        (["sparsity.cycles=2"], "sparsity.cycles must be a number above 0 and at most 1"),
+        (["sparsity=n_m", "sparsity.n=9"], "sparsity.n must be less than sparsity.m (4), got 9"),
+        (["optimizer.name=lamb"], "optimizer.name must be one of adamw, sgd, got 'lamb'"),
+        (["model.name=resnet"], "model.name must be one of vgg_small"),
+        (["data=folder"], "data.dir must"),
+        (["phases.dense.epochs=-2"], "phases.dense.epochs must be a non-negative integer, got -2"),
+        (["model.stages=[]"], "stages must be a list of lists of filters, none of them empty, got []"),
+        (["fast=true", "model.stages=[[0]]"], "stages[0][0] must be a positive integer, got 0"),
+        (["fast=true", "phases.dense.epochs=-3"], "phases.dense.epochs must be a non-negative integer, got -3"),
+        (["fast=true", "batch_size=0"], "batch_size must be a positive integer, got 0"),
+        (["+sparsity.foo=1"], "there is no option sparsity.foo; those of this job are sparsity.name"),
+        (["sparsity.name=n_m"], "there is no option sparsity.logit_rate"),
+        (["sparsity=none", "sparsity.name=n_m"], "option sparsity.n is missing"),
+        (["model.name=mobilenet_small"], "there is no option model.stages"),
+        (["+data.foo=1"], "there is no option data.foo"),
+        (["+optimizer.foo=1"], "there is no option optimizer.foo"),
+        (["+phases.dense.foo=1"], "there is no option phases.dense.foo"),
+        (["+phases.last.epochs=1"], "there is no option phases.last"),
+        (["+color=red"], "there is no option color; those of this job are arch, data"),
+        (["~seed"], "option seed is missing"),
+    ],
+)
+def test_bad_options_are_refused_by_name(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - messages hold brackets
+        train_settings.read(options(*overrides))
+    assert message in str(error.value)
+
+
+def test_mistakes_end_in_a_message(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = jobs.run("train", tmp_path, "data=folder", "data.dir=empty")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: data.dir")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,43 @@
+"""Masks of zeros and ones have their exact cycles (SPEC 8, point 1)."""
+
+import dataclasses
+import functools
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+from phantom_jax import Layer, Phantom2D, calibrate, expected_cycles, expected_cycles_from, simulate
+from tests import cases
+from tests.proxy.layers import masks
+
+
+@pytest.mark.parametrize("arch", cases.ARCHS, ids=range(len(cases.ARCHS)))
+@hypothesis.settings(max_examples=2)
+@hypothesis.given(drawn=cases.layers())
+def test_masks_have_their_exact_cycles(arch: Phantom2D, drawn: tuple[Layer, object]) -> None:
+    layer = masks(drawn[0], np.float32)
+    exact = simulate(layer, arch).cycles
+    np.testing.assert_allclose(expected_cycles(layer, arch)[0], exact, rtol=1e-5)
+    calibration = calibrate(dataclasses.replace(layer, weights=np.zeros(layer.weights.shape)), arch)
+    np.testing.assert_allclose(expected_cycles_from(calibration, [layer.weights])[0], exact.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("arch", cases.ARCHS[:9], ids=range(9))
+@hypothesis.settings(max_examples=1)
+@hypothesis.given(drawn=cases.layers(batch=1))
+def test_probable_activations_of_0_and_1_and_traced_masks_are_exact(arch: Phantom2D, drawn: tuple) -> None:
+    layer = masks(drawn[0])
+    hypothesis.assume(layer.positions * layer.reduction < 2000)
+    exact = simulate(layer, arch).cycles
+    traced = jax.jit(functools.partial(expected_cycles, arch=arch))
+    np.testing.assert_allclose(traced(layer)[0], exact, rtol=1e-5)
+    probable = dataclasses.replace(layer, activations=layer.activations.astype(np.float32))
+    np.testing.assert_allclose(traced(probable)[0], exact, rtol=1e-5)
+
+
+def test_integers_are_masks_whatever_their_values() -> None:
+    rng = np.random.default_rng(0)
+    layer = Layer.conv(rng.integers(-1, 2, (3, 3, 4, 8)), rng.integers(0, 3, (2, 6, 6, 4)))
+    np.testing.assert_allclose(expected_cycles(layer, Phantom2D())[0], simulate(layer, Phantom2D()).cycles, rtol=1e-5)

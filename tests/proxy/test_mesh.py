@@ -1,0 +1,69 @@
+"""The mesh is close to the mean of exact cycles, and sampling to the mesh (SPEC 8, point 3)."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from phantom_jax import Layer, Phantom2D, calibrate, expected_cycles, expected_cycles_from
+from tests.proxy.layers import KINDS, mesh_layer, monte_carlo, varied
+
+
+@pytest.mark.parametrize("inter_balance", [False, True])
+@pytest.mark.parametrize("density", [pytest.param(0.25, marks=pytest.mark.slow), 0.5])
+@pytest.mark.parametrize("name", KINDS)
+def test_the_mesh_is_close_to_the_mean_of_exact_cycles(name: str, density: float, inter_balance: bool) -> None:
+    layer, arch = mesh_layer(name, density), Phantom2D(inter_balance=inter_balance)
+    mean, error = monte_carlo(layer, arch, 100)
+    assert error / mean < 0.02
+    tolerance = (0.04 if inter_balance else 0.02) * mean
+    assert abs(float(expected_cycles(layer, arch)[0, 0]) - mean) < tolerance + 3 * error
+
+
+def test_sampled_rounds_and_chunks_are_unbiased() -> None:
+    rng = np.random.default_rng(5)
+    layer = Layer.conv(varied(rng, (3, 3, 16, 36), 0.4), rng.random((1, 8, 8, 16)) < 0.5)
+    arch = Phantom2D(rows=3, cols=3)
+    calibration = calibrate(layer, arch)
+    step = jax.jit(
+        jax.value_and_grad(
+            lambda weights, key: expected_cycles_from(calibration, [weights], rounds=3, chunks=4, key=key)[0]
+        )
+    )
+    whole, whole_gradient = jax.value_and_grad(lambda w: expected_cycles_from(calibration, [w])[0])(layer.weights)
+    values, gradients = zip(*(step(layer.weights, jax.random.key(seed)) for seed in range(300)), strict=True)
+    error = np.std(values) / 300**0.5
+    assert 0 < error < 0.02 * whole
+    assert abs(np.mean(values) - whole) < 4 * error
+    mean_gradient = np.mean(gradients, axis=0).reshape(-1)
+    reference = np.asarray(whole_gradient).reshape(-1)
+    cosine = mean_gradient @ reference / np.linalg.norm(mean_gradient) / np.linalg.norm(reference)
+    assert cosine > 0.9
+    assert abs(mean_gradient.sum() / reference.sum() - 1) < 0.05
+
+
+def test_sampled_chunks_leave_the_value() -> None:
+    layer, arch = mesh_layer("jobs", 0.4), Phantom2D()
+    calibration = calibrate(layer, arch)
+    sampled = expected_cycles_from(calibration, [layer.weights], chunks=3, key=jax.random.key(0))
+    np.testing.assert_allclose(sampled, expected_cycles_from(calibration, [layer.weights]), rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(3, 3, 4, 6), (80, 6)], ids=["along positions", "along chunks"])
+def test_kernels_are_sampled_where_tables_would_be_too_large(shape: tuple[int, ...]) -> None:
+    arch = Phantom2D(rows=1, cols=1, pes=2, threads=9, lookahead=8)
+    rng = np.random.default_rng(6)
+    activations = rng.random((1, 80) if len(shape) == 2 else (1, 8, 8, 4)) < 0.6
+    layer = (Layer.dense if len(shape) == 2 else Layer.conv)(varied(rng, shape, 0.4), activations)
+    calibration = calibrate(layer, arch)
+    assert calibration.layers[0].plan.method == "samples"
+    mean, error = monte_carlo(layer, arch, 200)
+    value, gradient = jax.value_and_grad(lambda w: expected_cycles_from(calibration, [w])[0])(layer.weights)
+    assert abs(value - mean) < 0.03 * mean + 3 * error
+    assert np.isfinite(gradient).all()
+    step = 0.05  # along all weights at once, where the noise of the score function averages out
+    ahead, _ = monte_carlo(dataclasses.replace(layer, weights=np.clip(layer.weights + step, 0, 1)), arch, 300, 1)
+    behind, _ = monte_carlo(dataclasses.replace(layer, weights=np.clip(layer.weights - step, 0, 1)), arch, 300, 1)
+    assert abs(gradient.sum() / ((ahead - behind) / (2 * step)) - 1) < 0.4

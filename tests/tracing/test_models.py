@@ -1,0 +1,133 @@
+"""Tracing Flax models: geometry, masks, names and sources of full networks, and modules that hold state."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+from phantom_jax import Layer, trace
+from phantom_jax.training.networks import MODELS
+from phantom_jax.workloads import NETWORKS
+
+
+def filled(model: nnx.Module) -> nnx.Module:
+    """Fills a model of shapes with values, faster than drawing all of them; half of kernels and matrices are zeros."""
+    rng = np.random.default_rng(0)
+    pool = np.abs(rng.standard_normal(100_003, np.float32)) + 0.1
+    kept = pool * rng.choice([-0.05, 0, 0, 0.05], pool.size).astype(np.float32)
+    return jax.tree.map(lambda leaf: jnp.asarray(np.resize(kept if leaf.ndim > 1 else pool, leaf.shape)), model)
+
+
+def read(monkeypatch: pytest.MonkeyPatch, model: Any, images: jax.Array) -> tuple[list[tuple[Any, Any]], jax.Array]:
+    """Returns the kernel and the input of each layer in the order of running, and the logits, without tracing."""
+    seen = []
+
+    def spy(kind: type) -> None:
+        call = kind.__call__
+
+        def spied(self: Any, inputs: jax.Array) -> jax.Array:
+            seen.append((np.asarray(self.kernel[...]), np.asarray(inputs)))
+            return call(self, inputs)
+
+        monkeypatch.setattr(kind, "__call__", spied)
+
+    spy(nnx.Conv)
+    spy(nnx.Linear)
+    with jax.disable_jit():
+        logits = model(images)
+    monkeypatch.undo()
+    return seen, logits
+
+
+@pytest.mark.parametrize("name", ["vgg16", "mobilenet_v1"])
+def test_full_networks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    model: Any = filled(nnx.eval_shape(lambda: MODELS[name]((224, 224, 3), 1000, nnx.Rngs(0))))
+    model.eval()
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((1, 224, 224, 3), np.float32))
+    traced = trace(model, images)
+    seen, logits = read(monkeypatch, model, images)
+    np.testing.assert_array_equal(traced.outputs, logits)
+
+    shapes = NETWORKS[name]().layers
+    assert len(traced) == len(seen) == len(shapes) == {"vgg16": 16, "mobilenet_v1": 28}[name]
+    assert not traced.skipped
+    for layer, (kernel, inputs), shape, source in zip(traced, seen, shapes, traced.sources, strict=True):
+        make: Any = Layer.conv if len(shape.weights) == 4 else Layer.dense
+        ones = (np.broadcast_to(True, size) for size in (shape.weights, (1, *shape.activations)))
+        expected = make(*ones, **shape.geometry, name=shape.name)
+        for field in ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count", "name"):
+            assert getattr(layer, field) == getattr(expected, field), (layer.name, field)
+        assert layer.weights.shape == shape.weights
+        assert layer.activations.shape == (1, *shape.activations)
+        assert np.array_equal(layer.weights, kernel != 0)
+        assert np.array_equal(layer.activations, inputs != 0)
+        assert jax.tree_util.keystr(source or ()) == f"[0].{layer.name}.kernel.value"
+    densities = np.array([(layer.weights.mean(), layer.activations.mean()) for layer in traced])
+    assert ((densities > 0.05) & (densities < 0.95)).any(0).all()
+
+
+class Block(nnx.Module):
+    """Holds all kinds of state."""
+
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.features = nnx.List([nnx.Conv(3, 4, (3, 3), strides=2, rngs=rngs), nnx.BatchNorm(4, rngs=rngs)])
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.head = nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        for layer in self.features:
+            images = layer(images)
+        return self.head(self.dropout(nnx.relu(images).mean((1, 2))))
+
+
+def test_a_module_in_training_is_left_as_it_is() -> None:
+    block: Any = Block()
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    before = jax.tree.map(jnp.copy, nnx.state(block, nnx.Not(nnx.RngKey)))
+    traced = trace(block, images)
+    assert [layer.name for layer in traced] == ["features.0", "head"]
+    assert traced[0].strides == (2, 2)
+    jax.tree.map(np.testing.assert_array_equal, before, nnx.state(block, nnx.Not(nnx.RngKey)))
+    with jax.disable_jit():
+        np.testing.assert_array_equal(traced.outputs, block(images))
+    assert block.features[1].mean[...].any()  # what running it otherwise does
+
+
+def test_sources_find_the_parameters_of_a_module() -> None:
+    block, images = Block(), jnp.ones((1, 8, 8, 3))
+    fn: Any = block
+    traced = trace(fn, images)
+    for layer, source in zip(traced, traced.sources, strict=True):
+        pruned = jax.tree_util.tree_map_with_path(
+            lambda path, leaf, source=source: leaf * 0 if path == source else leaf, (block, images)
+        )
+        again = {str(one.name): one for one in trace(*pruned)}
+        assert layer.weights.any()
+        assert not again[str(layer.name)].weights.any()
+
+
+def test_a_module_that_is_closed_over_cannot_update_its_state() -> None:
+    block = Block()
+    with pytest.raises(Exception, match="Cannot mutate BatchStat"):
+        trace(lambda images: block(images), jnp.ones((1, 8, 8, 3)))
+    block.eval()
+    traced = trace(lambda images: block(images), jnp.ones((1, 8, 8, 3)))
+    assert traced.sources == (None, None)
+    assert str(traced[0].name).startswith("Block.__call__:")
+
+
+def test_a_linen_module() -> None:
+    class Network(linen.Module):
+        @linen.compact
+        def __call__(self, images: jax.Array) -> jax.Array:
+            return linen.Dense(2)(linen.Conv(4, (3, 3))(images).mean((1, 2)))
+
+    network, images = Network(), jnp.ones((1, 5, 5, 3))
+    variables = network.init(jax.random.key(0), images)
+    assert [layer.name for layer in trace(network.apply, variables, images)] == ["params.Conv_0", "params.Dense_0"]
+    names = [layer.name for layer in trace(lambda images: network.apply(variables, images), images)]
+    assert names == ["Network/Conv_0", "Network/Dense_0"]

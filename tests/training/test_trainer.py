@@ -1,0 +1,299 @@
+"""Training in phases: what ends a run, what it saves, and that it goes on as if it had not been stopped."""
+
+import dataclasses
+import errno
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+
+from phantom_jax import Phantom2D
+from phantom_jax.sparsity import (
+    NM,
+    CycleAware,
+    GlobalMagnitude,
+    MacAwareMagnitude,
+    MacPenalty,
+    Method,
+    NoActivations,
+    NoMesh,
+    Stale,
+)
+from phantom_jax.training import Checkpoints, Phase, Settings, Trainer, evaluate
+from phantom_jax.training.data import Splits, Subset
+from phantom_jax.training.networks import vgg_small
+
+ARCH = Phantom2D(rows=2, cols=2, inter_balance=False)  # compiles sooner
+
+
+def _images(seed: int, count: int) -> Subset:
+    """Returns bright squares at the left or at the right."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    images = rng.random((count, 8, 8, 1)) * (rng.random((count, 8, 8, 1)) < 0.3)
+    for image, label in zip(images, labels, strict=True):
+        image[2:6, 4 * label : 4 * label + 3] = 1
+    return Subset(images.astype(np.float32), labels.astype(np.int32))
+
+
+SPLITS = Splits(_images(0, 64), _images(1, 16), _images(2, 32))
+PHASES = {"dense": Phase(2, 1e-2), "sparse": Phase(2, 1e-2), "tune": Phase(2, 1e-2)}
+
+
+def _settings(method: Method | None, **options: Any) -> Settings:
+    return Settings(**{**PHASES, **options}, method=method, batch_size=16, interval=3, exact_images=8)
+
+
+def _trainer(settings: Settings) -> Trainer:
+    return Trainer(settings, lambda rngs: vgg_small((8, 8, 1), 2, rngs, stages=((4,), (8,))), SPLITS, ARCH)
+
+
+class Log:
+    """Remembers what it is told, and stops the run after a step."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.points: dict[int, Mapping[str, Any]] = {}
+        self.stop = stop
+
+    def __call__(self, figures: Mapping[str, Any], step: int) -> None:
+        assert step not in self.points
+        self.points[step] = figures
+        if step == self.stop:
+            raise KeyboardInterrupt
+
+
+def _run(settings: Settings, directory: pathlib.Path, stop: int | None = None) -> tuple[Trainer, Log]:
+    trainer, log = _trainer(settings), Log(stop)
+    checkpoints = Checkpoints(directory, {"seed": settings.seed})
+    notes: list[str] = []
+    found = checkpoints.restore(notes.append)
+    if found:
+        trainer.restore(*found)
+    try:
+        trainer.run(log, lambda model: {"density": float(model.density())}, checkpoints, save_every=3)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        checkpoints.close()
+    return trainer, log
+
+
+def _leaves(trainer: Trainer) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(trainer.model))]
+
+
+@pytest.mark.parametrize("stop", [14, 20])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: pathlib.Path, stop: int, whole: Any) -> None:
+    settings, expected, log = whole
+    _, before = _run(settings, tmp_path, stop)
+    trainer, after = _run(settings, tmp_path)
+    assert trainer.step == 24
+    for got, wanted in zip(_leaves(trainer), _leaves(expected), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert trainer.evaluations == expected.evaluations
+    again = min(after.points)
+    assert again == stop // 3 * 3 + 1 if stop % 8 else again <= stop + 1
+    assert {**before.points, **after.points} == log.points
+    assert sorted(log.points) == list(range(1, 25))
+
+
+@pytest.mark.parametrize(("stop", "first"), [(10, 0), (13, 2)])  # after the first and the second calibration
+def test_each_calibration_sees_other_images(tmp_path: pathlib.Path, stop: int, first: int) -> None:
+    trainer, _ = _run(_settings(CycleAware(), cycles=0.2), tmp_path, stop)
+    leaves, _ = trainer.snapshot()
+    seen = next(leaf for leaf in leaves if leaf.shape == (2, 8, 8, 1))
+    np.testing.assert_array_equal(seen != 0, SPLITS.train.images[first : first + 2] != 0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Trainer, Log]:
+    settings = _settings(CycleAware(), cycles=0.2)
+    return settings, *_run(settings, tmp_path_factory.mktemp("whole"))
+
+
+def test_a_learning_run_meets_its_target_and_tells_what_it_does(whole: tuple[Settings, Trainer, Log]) -> None:
+    settings, trainer, log = whole
+    assert [log.points[step]["phase"] for step in (8, 9, 16, 17)] == ["dense", "sparse", "sparse", "tune"]
+    learned = log.points[9]
+    assert learned["expected_cycles"] == pytest.approx(learned["target_cycles"], rel=1e-5)
+    assert abs(learned["proxy_error"]) < 0.2
+    assert log.points[11]["calibration_age"] == 2
+    assert log.points[12]["calibration_age"] == 0
+    layers = trainer.model.trace(SPLITS.train.images[:8]).layers
+    assert "exact_cycles" in log.points[21]  # the first step of the tune phase's last epoch
+    evaluation = evaluate(trainer.model, SPLITS.test, ARCH, 8)
+    assert evaluation.layers[0].activations.shape[0] == len(evaluation.cycle_shares) == 8
+    assert evaluation.accuracy == evaluation.correct.mean()
+    assert trainer.evaluations["tune"]["density"] == pytest.approx(
+        sum(layer.weights.sum() for layer in layers) / sum(layer.weights.size for layer in layers)
+    )
+    assert settings.cycles is not None
+    assert evaluation.summary()["cycle_share"] == pytest.approx(settings.cycles, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        NoMesh(),
+        Stale(),
+        pytest.param(MacPenalty(), marks=pytest.mark.slow),
+        pytest.param(NoActivations(), marks=pytest.mark.slow),
+    ],
+)
+def test_ablations_meet_the_target_and_go_on_as_if_they_had_not_been_stopped(
+    tmp_path: pathlib.Path, method: Method
+) -> None:
+    settings = _settings(method, cycles=0.3)
+    expected, log = _run(settings, tmp_path / "whole")
+    _, before = _run(settings, tmp_path / "stopped", stop=14)
+    trainer, after = _run(settings, tmp_path / "stopped")
+    for got, wanted in zip(_leaves(trainer), _leaves(expected), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert {**before.points, **after.points} == log.points
+    ages = [log.points[step]["calibration_age"] for step in range(9, 17)]
+    assert ages == (list(range(8)) if isinstance(method, Stale) else [0, 1, 2, 0, 1, 2, 0, 1])
+    assert [step for step, point in log.points.items() if "proxy_error" in point] == [9, 12, 15]
+    last = [point["exact_cycles"] for point in log.points.values() if "exact_cycles" in point][-1]
+    assert last == pytest.approx(0.3, rel=0.03)
+
+
+@pytest.mark.parametrize(("method", "cycles"), [(None, None), pytest.param(CycleAware(), 0.2, marks=pytest.mark.slow)])
+def test_activations_become_sparse_and_a_stopped_run_goes_on_as_if_it_had_not_been(
+    tmp_path: pathlib.Path, method: Method | None, cycles: float | None
+) -> None:
+    settings = _settings(method, cycles=cycles, activations=3.0)
+    expected, log = _run(settings, tmp_path / "whole")
+    assert ["activity" in log.points[step] for step in range(1, 25)] == [False] * 8 + [True] * 16
+    _, before = _run(settings, tmp_path / "stopped", stop=14)
+    trainer, after = _run(settings, tmp_path / "stopped")
+    for got, wanted in zip(_leaves(trainer), _leaves(expected), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    assert {**before.points, **after.points} == log.points
+    if method is None:
+        assert all(np.asarray(mask.get_value()).all() for mask in trainer.model.masks.values())
+        plain, _ = _run(_settings(None, dense=Phase(6, 1e-2)), tmp_path / "plain")
+        shares = [evaluate(of.model, SPLITS.test, ARCH, 16).cycle_shares.mean() for of in (trainer, plain)]
+        assert shares[0] < shares[1]  # a few steps; tests of activity have more
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [(GlobalMagnitude(), {"density": 0.5}), (MacAwareMagnitude(), {"cycles": 0.3}), (NM(1, 4), {}), (None, {})],
+)
+def test_other_methods_reach_their_targets(tmp_path: pathlib.Path, method: Any, options: dict[str, float]) -> None:
+    trainer, log = _run(_settings(method, **options), tmp_path)
+    masks = {name: np.asarray(mask.get_value()) for name, mask in trainer.model.masks.items()}
+    if method is None:
+        assert sorted(log.points) == list(range(1, 9))
+        assert all(mask.all() for mask in masks.values())
+    elif "density" in options:
+        kept = sum(mask.sum() for mask in masks.values()) / sum(mask.size for mask in masks.values())
+        assert kept == pytest.approx(0.5, abs=0.01)
+        densities = [log.points[step]["density"] for step in range(9, 25)]
+        assert densities == sorted(densities, reverse=True)
+    elif "cycles" in options:
+        last = [point["exact_cycles"] for point in log.points.values() if "exact_cycles" in point][-1]
+        assert last == pytest.approx(0.3, rel=0.03)
+    else:
+        np.testing.assert_array_equal(masks["conv2_1"].sum(2), 1)
+        assert trainer.model.straight_through
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_checkpoints_as_they_were(tmp_path: pathlib.Path) -> None:
+    broken = _trainer(_settings(None, dense=Phase(4, 1e-2)))
+    checkpoints = Checkpoints(tmp_path, {})
+
+    def tell(figures: Mapping[str, Any], step: int) -> None:
+        if step == 7:  # the next weights are none
+            broken._state = (jax.tree.map(lambda leaf: leaf * np.nan, broken._state[0]), *broken._state[1:])
+
+    with pytest.raises(ValueError, match=r"the loss is nan at step 8 \(dense\); a lower phases.dense.learning_rate"):
+        broken.run(tell, lambda model: {}, checkpoints, save_every=3)
+    found = checkpoints.restore(print)
+    checkpoints.close()
+    assert found is not None
+    assert found[1]["step"] == 6
+    assert all(np.isfinite(leaf).all() for leaf in found[0])
+
+
+def test_a_target_out_of_reach_is_refused_before_weights_are_chosen(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match=r"sparsity.cycles must be above 0\.\d+, the share.*got 0.0001"):
+        _run(_settings(GlobalMagnitude(), cycles=1e-4), tmp_path)
+
+
+def test_checkpoints_that_are_damaged_are_passed_over_and_others_refused(tmp_path: pathlib.Path) -> None:
+    checkpoints = Checkpoints(tmp_path, {"seed": 0, "model": {"stages": [1, 2]}})
+    for step in (3, 6):
+        checkpoints.save(step, [np.arange(step), np.array(True)], {"step": step})
+    (tmp_path / "9.orbax-checkpoint-tmp").mkdir()  # killed while it wrote
+    for path in (tmp_path / "6" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:5])
+    notes: list[str] = []
+    found = Checkpoints(tmp_path, {"seed": 0, "model": {"stages": [1, 2]}}).restore(notes.append)
+    assert found is not None
+    assert found[1] == {"step": 3}
+    np.testing.assert_array_equal(found[0][0], np.arange(3))
+    assert len(notes) == 1
+    assert "checkpoint 6" in notes[0]
+    with pytest.raises(ValueError, match=r"another configuration: model.stages was \[1, 2\], now \[1\]; new was None"):
+        Checkpoints(tmp_path, {"seed": 0, "model": {"stages": [1]}, "new": 1}).restore(print)
+    assert Checkpoints(tmp_path / "none", {}).restore(print) is None
+
+
+GOOD: dict[str, Any] = {**PHASES, "method": GlobalMagnitude(), "density": 0.5}
+
+
+def test_a_full_disk_is_told_and_leaves_checkpoints_as_they_were(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path, {})
+    checkpoints.save(1, [np.arange(3)], {"step": 1})
+
+    def is_full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", is_full)
+    with pytest.raises(OSError, match=r"after step 2 cannot be saved in .* bytes are free: .*No space left.*resume="):
+        checkpoints.save(2, [np.arange(3)], {"step": 2})
+    found = Checkpoints(tmp_path, {}).restore(print)
+    assert found is not None
+    assert found[1] == {"step": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dense": Phase(-1, 1.0)}, "phases.dense.epochs must be a non-negative integer, got -1"),
+        ({"tune": Phase(1, 0.0)}, "phases.tune.learning_rate must be a positive number, got 0.0"),
+        (
+            {"tune": Phase(0, 1.0)},
+            "phases.tune.epochs must be positive where weights or activations are made sparse, got 2",
+        ),
+        ({"activations": -1}, "sparsity.activations must be a number of 0 or more, got -1"),
+        ({"batch_size": 0}, "batch_size must be a positive integer, got 0"),
+        ({"optimizer": "lamb"}, "optimizer.name must be one of adamw, sgd, got 'lamb'"),
+        ({"weight_decay": -1}, "optimizer.weight_decay must be a number of 0 or more, got -1"),
+        ({"cycles": 0.5}, "one of sparsity.cycles and sparsity.density must be set"),
+        ({"density": None}, "one of sparsity.cycles and sparsity.density must be set"),
+        ({"density": 0.0}, "sparsity.density must be a number above 0 and at most 1, or null, got 0.0"),
+        ({"method": None}, "must be null for a method without a target"),
+        ({"method": CycleAware()}, "sparsity.cycles must be set for a method that learns"),
+        ({"settled": 2}, "sparsity.settled must be a number from 0 to 1, got 2"),
+        ({"penalty": 0}, "sparsity.penalty must be a positive number, got 0"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - messages hold brackets
+        Settings(**{**GOOD, **options})
+    assert message in str(error.value)
+
+
+def test_more_images_in_a_batch_than_there_are_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size must be at most the 64 training images, got 65"):
+        _trainer(dataclasses.replace(_settings(None), batch_size=65))
