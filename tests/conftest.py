@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-# All processes of the tests share a compilation cache, made by the one that starts their workers unless it is given one.
+# All processes of the tests share a compilation cache, made by the one that starts their workers if none is given.
 _MADE_CACHE = "PHANTOM_JAX_TEST_CACHE" not in os.environ
 if _MADE_CACHE:
     os.environ["PHANTOM_JAX_TEST_CACHE"] = tempfile.mkdtemp()
