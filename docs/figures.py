@@ -11,7 +11,7 @@ import matplotlib.figure
 import matplotlib.patches
 import numpy as np
 
-from experiments.harness import figures
+from experiments.harness.files import save_figure
 from phantom_jax import Phantom2D, core_cycles, plotting, simulate, workloads
 from phantom_jax.exact.selector import issue_cycles
 
@@ -90,7 +90,7 @@ def main(directory: pathlib.Path) -> None:
         "speedups": plotting.speedups(report),
         "mesh": plotting.mesh(core_cycles(workload[15], arch), "fc8 of VGG16 on 7 x 4 cores (filters)"),
     }.items():
-        figures.save(figure, directory / name)
+        save_figure(figure, directory / name)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 import math
 import operator
+import pathlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,11 @@ from experiments.harness import command, schema
 from experiments.harness.once import once
 
 if TYPE_CHECKING:
-    from phantom_jax import Report
+    from experiments.harness.tracking import Tracker
+    from phantom_jax import Phantom2D, Report
+    from phantom_jax.workloads import Workload
+
+_MOST_CORES_OF_A_MAP = 1 << 12  # more cannot be read
 
 
 @hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="simulate")
@@ -28,6 +33,7 @@ def main(config: DictConfig) -> None:
     from rich.progress import Progress
 
     from experiments.harness import provenance
+    from experiments.harness.files import write_csv, write_json
     from experiments.harness.tracked import tracked
     from experiments.harness.workload import load_workload
     from phantom_jax import Phantom2D, simulate
@@ -52,19 +58,55 @@ def main(config: DictConfig) -> None:
             "seed": workload.seed,
             **report.to_dict(),
         }
-        command.write_csv(directory / "results.csv", report.rows())
+        write_csv(directory / "results.csv", report.rows())
         tracker.table("layers", report.rows())
         tracker.summarize(summary(report))
 
         command.tell(workload.notes)
         report.print(console)
         if config.figures.write:
-            from experiments.harness.figures import write_figures
-
             command.tell(write_figures(directory, report, workload, arch, config.figures.layer, tracker))
-        command.write_json(directory / "results.json", results)
+        write_json(directory / "results.json", results)
         tracker.artifact("results", directory / "results.json", "results")
     print(directory, flush=True)
+
+
+def write_figures(
+    directory: pathlib.Path,
+    report: "Report",
+    workload: "Workload",
+    arch: "Phantom2D",
+    layer: str | None,
+    tracker: "Tracker",
+) -> list[str]:
+    """Writes the cycle stack, the speed-ups, and the map of the mesh for one layer.
+
+    Args:
+        directory: Where to.
+        report: The results.
+        workload: What was simulated, for the layer's masks.
+        arch: The accelerator.
+        layer: Name of the layer whose rounds are mapped; by default the one of most cycles.
+        tracker: Is given the pictures.
+
+    Returns:
+        Notes on what was left out.
+    """
+    from experiments.harness.files import save_figure
+    from phantom_jax import core_cycles, plotting
+
+    tracker.figure("stack", save_figure(plotting.cycle_stack(report), directory / "stack"))
+    tracker.figure("speedups", save_figure(plotting.speedups(report), directory / "speedups"))
+    if arch.cores > _MOST_CORES_OF_A_MAP:
+        return [f"no map of the mesh, whose {arch.cores} cores are too many to show."]
+    busiest = max(range(len(workload)), key=lambda index: report.layers[index].cycles[0])
+    index = busiest if layer is None else workload.names.index(layer)
+    cores = core_cycles(workload[index], arch)
+    if not cores.any():
+        return [f"no map of the mesh, since {workload.names[index]} has no work."]
+    title = f"{workload.names[index]} on {arch.rows} x {arch.cols} cores ({report.layers[index].row_axis})"
+    tracker.figure("mesh", save_figure(plotting.mesh(cores, title), directory / "mesh"))
+    return []
 
 
 def summary(report: "Report") -> dict[str, float | None]:

@@ -51,7 +51,8 @@ def main() -> None:
 
     from rich.progress import Progress
 
-    from experiments.harness import command, provenance
+    from experiments.harness import provenance
+    from experiments.harness.files import write_json
     from phantom_jax import Phantom2D
 
     directory = arguments.output or ROOT / "outputs" / time.strftime("benchmark-%Y-%m-%d-%H-%M-%S")
@@ -77,7 +78,7 @@ def main() -> None:
     with Progress(transient=True) as bar:
         for name in bar.track(list(steps), description="Measuring"):
             results[name] = steps[name]()
-    command.write_json(directory / "results.json", results)
+    write_json(directory / "results.json", results)
     benchmark_tables.show(results)
     print(directory)
 

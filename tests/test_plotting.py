@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from experiments.harness import figures
+from experiments.harness.files import save_figure
 from phantom_jax import Layer, Phantom2D, core_cycles, plotting, simulate
 
 RNG = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def test_block_shows_every_cycle(selector: str) -> None:
 
 def test_saved_figures_are_the_same_each_time(tmp_path: pathlib.Path) -> None:
     for name in ("one", "two"):
-        figures.save(plotting.cycle_stack(REPORT), tmp_path / name)
+        save_figure(plotting.cycle_stack(REPORT), tmp_path / name)
     for kind in ("png", "svg"):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
     assert len(list(tmp_path.iterdir())) == 4

@@ -26,7 +26,7 @@ def main(config: DictConfig) -> None:
     from experiments.compare.designs import PAPER_RATIOS
     from experiments.compare.summary import ablation, ratio_rows, tables
     from experiments.harness import kept, provenance
-    from experiments.harness.figures import save
+    from experiments.harness.files import save_figure, write_csv, write_json
     from experiments.harness.tracked import tracked
     from phantom_jax import Phantom2D
     from phantom_jax.tables import print_tables
@@ -55,15 +55,15 @@ def main(config: DictConfig) -> None:
             "ablation": variants,
             "cases": [compare_cases.to_dict(case) for case in cases],
         }
-        command.write_csv(directory / "results.csv", ratios)
+        write_csv(directory / "results.csv", ratios)
         tracker.table("ratios", ratios)
         tracker.table("ablation", variants)
         tracker.summarize(
             {"/".join(row[name] for name in ("rival", "size", "network", "masks")): row["all"] for row in ratios}
         )
         for name, figure in comparison_plotting.figures(runs, points, variants).items():
-            tracker.figure(name, save(figure, directory / name))
-        command.write_json(directory / "results.json", results)
+            tracker.figure(name, save_figure(figure, directory / name))
+        write_json(directory / "results.json", results)
         tracker.artifact("results", directory / "results.json", "results")
 
         command.tell(results["notes"])

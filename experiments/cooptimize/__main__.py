@@ -24,7 +24,7 @@ def main(config: DictConfig) -> None:
     from experiments.cooptimize import figures as cooptimize_figures
     from experiments.cooptimize import summary as cooptimize_summary
     from experiments.harness import kept, provenance
-    from experiments.harness.figures import save
+    from experiments.harness.files import save_figure, write_csv, write_json
     from experiments.harness.tracked import tracked
     from phantom_jax import Phantom2D
     from phantom_jax.tables import print_tables
@@ -43,14 +43,14 @@ def main(config: DictConfig) -> None:
         cases = kept.collect(path, planned, known, vars, lambda key: f"fold {key[0]}, {key[1]} {key[2] or ''}")
         summary = cooptimize_summary.summarize(cases, settings.loss, settings.reference, settings.resamples)
         results = cooptimize_summary.results(made, summary)
-        command.write_csv(directory / "results.csv", summary.points)
+        write_csv(directory / "results.csv", summary.points)
         for name in cooptimize_summary.ROWS:
             tracker.table(name, results[name])
         tracker.summarize({f"{row['method']}/ratio": row["ratio"] for row in summary.equal_accuracy})
         shown = cooptimize_cases.masks_shown(settings, settings.folds[0], directory)
         for name, figure in cooptimize_figures.figures(summary, shown).items():
-            tracker.figure(name, save(figure, directory / name))
-        command.write_json(directory / "results.json", results)
+            tracker.figure(name, save_figure(figure, directory / name))
+        write_json(directory / "results.json", results)
         tracker.artifact("results", directory / "results.json", "results")
         print_tables(cooptimize_summary.tables(summary))
     print(directory, flush=True)

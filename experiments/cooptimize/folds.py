@@ -22,7 +22,7 @@ class Folds(Callback):
         from experiments.cooptimize import cases as cooptimize_cases
         from experiments.cooptimize import figures as cooptimize_figures
         from experiments.cooptimize import summary as cooptimize_summary
-        from experiments.harness.figures import save
+        from experiments.harness.files import save_figure, write_csv, write_json
         from phantom_jax import Phantom2D
         from phantom_jax.tables import print_tables
 
@@ -47,10 +47,10 @@ class Folds(Callback):
         )
         shown = cooptimize_cases.masks_shown(settings, settings.folds[0], jobs[0])
         made[0]["settings"]["folds"] = sorted({fold for fold, _, _ in cases})
-        command.write_json(directory / "results.json", cooptimize_summary.results(made[0], summary))
-        command.write_csv(directory / "results.csv", summary.points)
+        write_json(directory / "results.json", cooptimize_summary.results(made[0], summary))
+        write_csv(directory / "results.csv", summary.points)
         for name, figure in cooptimize_figures.figures(summary, shown).items():
-            save(figure, directory / name)
+            save_figure(figure, directory / name)
         print_tables(cooptimize_summary.tables(summary))
         print(directory, flush=True)
 

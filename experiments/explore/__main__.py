@@ -25,6 +25,7 @@ def main(config: DictConfig) -> tuple[float, float]:
     import phantom_jax
     from experiments.explore.area import area
     from experiments.harness import provenance
+    from experiments.harness.files import write_json
     from experiments.harness.tracked import tracked
     from experiments.harness.workload import load_workload
     from phantom_jax import Phantom2D, simulate
@@ -60,7 +61,7 @@ def main(config: DictConfig) -> tuple[float, float]:
             made = {**provenance.collect(config), "settings": settings}
             results = {"schema_version": 1, **made, **found, "parts": parts}
             tracker.summarize(found)
-            command.write_json(directory / "results.json", results)
+            write_json(directory / "results.json", results)
     print(
         f"{arch.rows} x {arch.cols} cores of {arch.pes} x {arch.threads}, lookahead {arch.lookahead}, {arch.selector}: "
         f"{found['cycles']:,.0f} cycles, area {found['area']:,}"

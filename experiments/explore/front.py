@@ -61,7 +61,7 @@ class Front(Callback):
         """
         import optuna
 
-        from experiments.harness.figures import save
+        from experiments.harness.files import save_figure, write_csv, write_json
         from phantom_jax.tables import print_tables
 
         sweeper, directory = config.hydra.sweeper, pathlib.Path(config.hydra.sweep.dir)
@@ -71,9 +71,9 @@ class Front(Callback):
         rows = _rows(_complete(study), _presets(config))
         if rows:
             results = {"schema_version": 1, "study": study.study_name, "trials": rows}
-            command.write_json(directory / "front.json", results)
-            command.write_csv(directory / "front.csv", [{**row, "params": json.dumps(row["params"])} for row in rows])
-            save(_figure(rows), directory / "front")
+            write_json(directory / "front.json", results)
+            write_csv(directory / "front.csv", [{**row, "params": json.dumps(row["params"])} for row in rows])
+            save_figure(_figure(rows), directory / "front")
             print_tables([_table(rows)])
         failed = [str(_params(trial)) for trial in _failed(study) if trial.number not in self._failed_before]
         if failed:

@@ -25,7 +25,7 @@ def main(config: DictConfig) -> None:
     from experiments.fidelity.cases import STUDIES, ErrorCase
     from experiments.fidelity.summary import summarize, tables
     from experiments.harness import kept, provenance
-    from experiments.harness.figures import save
+    from experiments.harness.files import save_figure, write_csv, write_json
     from experiments.harness.tracked import tracked
     from phantom_jax import Phantom2D
     from phantom_jax.tables import print_tables
@@ -57,13 +57,13 @@ def main(config: DictConfig) -> None:
             "cases": rows,
         }
         if errors := [row for row in rows if row["study"] == ErrorCase.study]:
-            command.write_csv(directory / "results.csv", errors)
+            write_csv(directory / "results.csv", errors)
         for study, found in summary.items():
             tracker.table(study, found)
         tracker.summarize(totals(summary))
         for name, figure in fidelity_plotting.figures(cases).items():
-            tracker.figure(name, save(figure, directory / name))
-        command.write_json(directory / "results.json", results)
+            tracker.figure(name, save_figure(figure, directory / name))
+        write_json(directory / "results.json", results)
         tracker.artifact("results", directory / "results.json", "results")
 
         command.tell(masks.notes if masks else ())

@@ -1,10 +1,7 @@
-"""What all entry points share: errors that a user can read, and files that are written whole."""
+"""What all entry points share: errors that a user can read, and options."""
 
-import csv
 import dataclasses
 import functools
-import io
-import json
 import logging
 import os
 import pathlib
@@ -208,25 +205,6 @@ def tell(notes: Iterable[str]) -> None:
 def output_directory() -> pathlib.Path:
     """Returns the directory of the running job."""
     return pathlib.Path(HydraConfig.get().runtime.output_dir)
-
-
-def write_json(path: pathlib.Path, data: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
-    from experiments.harness.files import write_whole  # with which comes JAX, which --help need not wait for
-
-    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
-
-
-def write_csv(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Writes a CSV file with a header, whole or not at all; None becomes an empty cell."""
-    from experiments.harness.files import write_whole
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
 
 
 _FULL_ERROR_WANTED = os.environ.get(_FULL_ERROR) == "1"

@@ -1,9 +1,15 @@
 """Files that are whole or not there, whatever stops the process that writes them."""
 
+import csv
+import io
+import json
 import os
 import pathlib
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 def write_whole(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -25,3 +31,41 @@ def write_whole(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: pathlib.Path, data: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_csv(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes a CSV file with a header, whole or not at all; None becomes an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def save_figure(figure: "matplotlib.figure.Figure", path: pathlib.Path) -> pathlib.Path:
+    """Saves a figure as PNG and as SVG, each whole or not at all; the same figure gives the same bytes.
+
+    Args:
+        figure: The figure.
+        path: Where to, without a suffix.
+
+    Returns:
+        The path of the PNG.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.hashsalt": "phantom_jax"}):
+        for kind, metadata in (("png", {}), ("svg", {"Date": None})):
+            write_whole(
+                path.with_suffix(f".{kind}"),
+                lambda file, kind=kind, metadata=metadata: figure.savefig(
+                    file, format=kind, dpi=100, metadata=metadata
+                ),
+            )
+    return path.with_suffix(".png")

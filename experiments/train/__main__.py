@@ -32,8 +32,7 @@ def main(config: DictConfig) -> None:
     from rich.console import Console
 
     from experiments.harness import provenance
-    from experiments.harness.figures import save
-    from experiments.harness.files import write_whole
+    from experiments.harness.files import save_figure, write_csv, write_json, write_whole
     from experiments.harness.tracked import tracked
     from experiments.train import figures as training_plotting
     from experiments.train import options as train_settings
@@ -69,7 +68,7 @@ def main(config: DictConfig) -> None:
             "target_cycles": job.settings.cycles,
             **evaluation.report.to_dict(),
         }
-        command.write_csv(directory / "results.csv", evaluation.report.rows())
+        write_csv(directory / "results.csv", evaluation.report.rows())
         saved = [
             dataclasses.replace(layer, activations=layer.activations[: job.saved_images]) for layer in evaluation.layers
         ]
@@ -83,8 +82,8 @@ def main(config: DictConfig) -> None:
             "progress": training_plotting.progress(_points(directory / "log.jsonl"), trainer.ends),
         }
         for name, figure in figures.items():
-            tracker.figure(name, save(figure, directory / name))
-        command.write_json(directory / "results.json", results)
+            tracker.figure(name, save_figure(figure, directory / name))
+        write_json(directory / "results.json", results)
         tracker.artifact("results", directory / "results.json", "results")
 
     off = train_settings.off_target(job.settings, evaluation)

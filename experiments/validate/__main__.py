@@ -23,6 +23,7 @@ def main(config: DictConfig) -> None:
     from rich.progress import Progress
 
     from experiments.harness import provenance
+    from experiments.harness.files import write_csv, write_json
     from experiments.harness.tracked import tracked
     from experiments.validate import checks as validation
     from phantom_jax.checks import integer
@@ -39,11 +40,11 @@ def main(config: DictConfig) -> None:
                 found += measure()
         rows = [{**dataclasses.asdict(check), "deviation": check.deviation} for check in found]
         results = {"schema_version": 1, **made, "size": config.size, "seed": seed, "checks": rows}
-        command.write_csv(directory / "results.csv", rows)
+        write_csv(directory / "results.csv", rows)
         tracker.table("checks", rows)
         deviations = [abs(check.deviation) for check in found if check.deviation is not None]
         tracker.summarize({"checks": len(found), "median_of_absolute_deviations": statistics.median(deviations)})
-        command.write_json(directory / "results.json", results)
+        write_json(directory / "results.json", results)
         tracker.artifact("results", directory / "results.json", "results")
         print_tables([validation.table(found)])
     print(directory, flush=True)

@@ -16,7 +16,7 @@ from experiments.cooptimize import cases as cooptimize_cases
 from experiments.cooptimize import summary as cooptimize_summary
 from experiments.cooptimize.folds import Folds
 from experiments.harness import command, schema
-from experiments.harness.files import write_whole
+from experiments.harness.files import write_json, write_whole
 from phantom_jax import Layer, Phantom2D, simulate
 from phantom_jax.sparsity import METHODS, dense_cycles
 from phantom_jax.workloads import read_npz, write_npz
@@ -132,7 +132,7 @@ def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
     options = composed(*ONLY, "points.cycle_aware=[0.1]", f"folds=[{fold}]", f"seed={seed}")
     made = {"settings": options, "inputs": {}, "versions": {"phantom_jax": phantom_jax.__version__}}
     directory.mkdir()
-    command.write_json(directory / "results.json", {**made, "git_revision": None, "git_modified": None})
+    write_json(directory / "results.json", {**made, "git_revision": None, "git_modified": None})
     cooptimize_cases.resume(directory / "cases.jsonl", cooptimize_cases.read_settings(options), Phantom2D(), {})
     layer = Layer.conv(np.ones((3, 3, 2, 4)), np.ones((1, 6, 6, 2)), name="only")
     report = simulate(layer, Phantom2D()).layers[0]

@@ -11,8 +11,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments.fidelity import cases, draws, studies
+from experiments.fidelity import draws, studies
 from experiments.fidelity import options as fidelity_cases
+from experiments.fidelity.cases import STUDIES
 from experiments.harness import command, schema
 from phantom_jax import Phantom2D
 from tests.experiments import jobs
@@ -69,12 +70,12 @@ def test_measures_prints_writes_and_goes_on_where_it_was_interrupted(tmp_path: p
     cases = results["cases"]
     studies_of = [case["study"] for case in cases]
     # 2 balances x (2 kinds x 2 densities, one, one, 2 drifts)
-    assert [studies_of.count(name) for name in cases.STUDIES] == [8, 2, 2, 4]
+    assert [studies_of.count(name) for name in STUDIES] == [8, 2, 2, 4]
     assert results["schema_version"] == 1
     assert results["settings"]["densities"] == [0.5, 1]
     assert results["architecture"]["rows"] == 7
     assert results["masks"]["path"] == "masks.npz"
-    assert set(results["summary"]) == set(cases.STUDIES)
+    assert set(results["summary"]) == set(STUDIES)
     told = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
     tables = {record["table"]: record["rows"] for record in told if "table" in record}
     assert tables == results["summary"]
@@ -156,7 +157,7 @@ def test_real_masks_are_read_with_their_activations() -> None:
 
 def test_default_settings_are_valid() -> None:
     settings = fidelity_cases.read_settings(OPTIONS)
-    assert settings.studies == tuple(cases.STUDIES)
+    assert settings.studies == tuple(STUDIES)
     assert len(settings.layers) >= 8
 
 

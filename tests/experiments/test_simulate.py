@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from experiments.harness import command, schema
+from experiments.harness.files import write_json
 from phantom_jax import Phantom2D, simulate, workloads
 from tests.experiments import jobs
 
@@ -174,9 +175,9 @@ def test_a_killed_write_leaves_no_half_of_a_file(tmp_path: pathlib.Path) -> None
     path = tmp_path / "results.json"
     program = f"""
 import os, pathlib, signal
-from experiments.harness import command
+from experiments.harness.files import write_json
 os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)  # just before the file would take its name
-command.write_json(pathlib.Path({str(path)!r}), {{"new": 1}})
+write_json(pathlib.Path({str(path)!r}), {{"new": 1}})
 """
     for before in (None, '{"old": 1}'):
         if before:
@@ -191,15 +192,15 @@ def test_a_failed_write_leaves_nothing(tmp_path: pathlib.Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     with pytest.raises(ValueError, match="not JSON compliant"):
-        command.write_json(tmp_path / "results.json", {"ratio": float("nan")})
+        write_json(tmp_path / "results.json", {"ratio": float("nan")})
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        command.write_json(tmp_path / "results.json", {})
+        write_json(tmp_path / "results.json", {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_written_files_are_as_readable_as_others(tmp_path: pathlib.Path) -> None:
-    command.write_json(tmp_path / "results.json", {"a": [1, None]})
+    write_json(tmp_path / "results.json", {"a": [1, None]})
     (tmp_path / "other").touch()
     assert (tmp_path / "results.json").stat().st_mode == (tmp_path / "other").stat().st_mode
     assert json.loads((tmp_path / "results.json").read_text()) == {"a": [1, None]}

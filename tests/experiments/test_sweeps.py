@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import phantom_jax
 from experiments.harness import command, kept, provenance, schema
+from experiments.harness.files import write_json
 from experiments.harness.once import once
 from phantom_jax import Phantom2D, simulate
 from phantom_jax.workloads import read_npz
@@ -121,7 +122,7 @@ def test_a_job_is_passed_over_only_where_its_own_results_are(
         return bool(runs)
 
     assert is_run()  # there are no results
-    command.write_json(path, provenance.collect(composed()))
+    write_json(path, provenance.collect(composed()))
     assert not is_run()
     assert capsys.readouterr().out.splitlines() == [
         f"Note: {path} holds these results already. The job is not run again.",
