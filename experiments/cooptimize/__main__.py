@@ -1,6 +1,6 @@
 """The co-optimization job: methods that make a network sparse, compared at equal accuracy in exact cycles.
 
-`python -m experiments.cooptimize data=digits points.cycle_aware=[0.1,0.05]`; the last line printed is the output
+`python -m experiments.cooptimize data=digits targets.cycle_aware=[0.1,0.05]`; the last line printed is the output
 directory. Started again with `hydra.run.dir=` that directory, the job trains only what is missing there. With
 `--multirun` over folds, jobs share the work, and `experiments.cooptimize.folds` puts their cases together.
 """
@@ -41,7 +41,9 @@ def main(config: DictConfig) -> None:
 
     with tracked(config, "cooptimize") as tracker:
         cases = kept.collect(path, planned, known, vars, lambda key: f"fold {key[0]}, {key[1]} {key[2] or ''}")
-        summary = cooptimize_summary.summarize(cases, settings.loss, settings.reference, settings.resamples)
+        summary = cooptimize_summary.summarize(
+            cases, settings.accuracy_drop, settings.compared_with, settings.resamples
+        )
         results = cooptimize_summary.results(made, summary)
         write_csv(directory / "results.csv", summary.points)
         for name in cooptimize_summary.ROWS:

@@ -26,12 +26,22 @@ from phantom_jax.workloads import write_npz
 
 GROUPS = ("arch", "data", "model", "optimizer", "tracking", "phases", "learner")
 _OPTIONS = (
-    *("points", "with_activations", "activations", "swaps", "others", "folds", "loss", "reference"),
-    *("resamples", "seed", "batch_size", "interval", "calibration_images", "exact_images", "evaluated_images", "fast"),
+    *("targets", "with_activations", "activations", "reorder_swaps", "other_meshes", "folds", "accuracy_drop"),
+    *(
+        "compared_with",
+        "resamples",
+        "seed",
+        "batch_size",
+        "interval",
+        "calibration_images",
+        "exact_images",
+        "evaluated_images",
+        "fast",
+    ),
 )
 _LEARNER = ("settled", *train_settings.OF_LEARNERS)
 # What may differ when a job goes on: which cases there are, and what is computed from them.
-_FREE = ("tracking", "points", "with_activations", "folds", "loss", "reference", "resamples")
+_FREE = ("tracking", "targets", "with_activations", "folds", "accuracy_drop", "compared_with", "resamples")
 SPARSER = "+activations"  # after the name of a method that makes activations sparser, too
 _SAVED_IMAGES, _CHECKPOINT_EVERY = 4, 1_000
 _FAST_SWAPS = 3
@@ -45,10 +55,10 @@ class Settings:
 
     points: tuple[tuple[str, float | str], ...]  # methods with their targets
     folds: tuple[int, ...]
-    swaps: int  # that order the channels of each network; 0 leaves them as they are
-    others: Mapping[str, Phantom2D]  # meshes that networks are counted on, too, by name
-    loss: float
-    reference: str  # the method whose cycles those of the others are divided by
+    reorder_swaps: int  # that order the channels of each network; 0 leaves them as they are
+    other_meshes: Mapping[str, Phantom2D]  # meshes that networks are counted on, too, by name
+    accuracy_drop: float
+    compared_with: str  # the method whose cycles those of the others are divided by
     resamples: int
     options: Mapping[str, Any]  # of training, without a method
 
@@ -99,12 +109,12 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     command.check_names(options["learner"], _LEARNER)
     folds = command.each(options, "folds", lambda name, value: _fold(name, value, options["data"]))
     sparser = [(method + SPARSER, target) for method, target in _points("with_activations", options)]
-    points = [*_points("points", options), *sparser]
+    points = [*_points("targets", options), *sparser]
     if not points:
-        raise ValueError("points must hold a target of some method, got none.")
+        raise ValueError("targets must hold a target of some method, got none.")
     positive = "a number above 0"
     number("activations", options["activations"], positive, lambda weight: 0 < weight < math.inf)
-    swaps = integer("swaps", options["swaps"], minimum=0)
+    swaps = integer("reorder_swaps", options["reorder_swaps"], minimum=0)
     if options["fast"]:
         folds, swaps = folds[:1], min(swaps, _FAST_SWAPS)
         points = list({method: (method, target) for method, target in reversed(points)}.values())[::-1]
@@ -113,9 +123,9 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         tuple(points),
         folds,
         swaps,
-        _others(options),
-        number("loss", options["loss"], "a number from 0 to 1", lambda loss: 0 <= loss <= 1),
-        one_of("reference", options["reference"], (*METHODS, *(method + SPARSER for method in METHODS))),
+        _other_meshes(options),
+        number("accuracy_drop", options["accuracy_drop"], "a number from 0 to 1", lambda drop: 0 <= drop <= 1),
+        one_of("compared_with", options["compared_with"], (*METHODS, *(method + SPARSER for method in METHODS))),
         integer("resamples", options["resamples"], minimum=1),
         {name: value for name, value in options.items() if name not in _FREE},
     )
@@ -211,20 +221,20 @@ def _fold(name: str, value: Any, data: Mapping[str, Any]) -> int:
     return value
 
 
-def _others(options: Mapping[str, Any]) -> dict[str, Phantom2D]:
+def _other_meshes(options: Mapping[str, Any]) -> dict[str, Phantom2D]:
     """Returns meshes by name, each like that of the job but for some parameters."""
     known = tuple(field.name for field in dataclasses.fields(Phantom2D))
-    for name, changes in options["others"].items():
+    for name, changes in options["other_meshes"].items():
         if not isinstance(changes, dict):
-            raise ValueError(f"others.{name} must be parameters of arch that differ, got {changes!r}.")
+            raise ValueError(f"other_meshes.{name} must be parameters of arch that differ, got {changes!r}.")
         for parameter in changes:
-            one_of(f"others.{name}", parameter, known)
+            one_of(f"other_meshes.{name}", parameter, known)
     meshes = {}
-    for name, changes in options["others"].items():
+    for name, changes in options["other_meshes"].items():
         try:
             meshes[name] = Phantom2D(**{**options["arch"], **changes})
         except ValueError as error:
-            raise ValueError(f"others.{name}: {error}") from error
+            raise ValueError(f"other_meshes.{name}: {error}") from error
     return meshes
 
 
@@ -261,7 +271,7 @@ def _pattern(name: str, value: Any) -> str:
 
 def _job(settings: Settings, fold: int, method: str, target: float | str | None) -> train_settings.Job:
     """Returns the training of a case."""
-    own = ("learner", "swaps", "activations", "others")
+    own = ("learner", "reorder_swaps", "activations", "other_meshes")
     options = {name: value for name, value in settings.options.items() if name not in own}
     learner, activations = dict(settings.options["learner"]), 0.0
     if method.endswith(SPARSER):
@@ -319,9 +329,9 @@ def _case(
     test = evaluate(model, job.splits.test, arch, job.evaluated_images)
     unordered = test.report.cycles
     seen = job.splits.train.images
-    if settings.swaps:
+    if settings.reorder_swaps:
         images = seen[: settings.options["calibration_images"]]
-        model = reorder(model, channels_of(model.network), images, arch, settings.swaps).model
+        model = reorder(model, channels_of(model.network), images, arch, settings.reorder_swaps).model
         test = evaluate(model, job.splits.test, arch, job.evaluated_images)
     path = mask_path(directory, fold, method, target)
     saved = [dataclasses.replace(layer, activations=layer.activations[:_SAVED_IMAGES]) for layer in test.layers]
@@ -338,7 +348,7 @@ def _case(
         "".join(map(str, test.correct.astype(int))),
         test.report.cycles.tolist(),
         unordered.tolist(),
-        {name: _shares(test.layers, mesh) for name, mesh in settings.others.items()},
+        {name: _shares(test.layers, mesh) for name, mesh in settings.other_meshes.items()},
         test.summary()["dense_cycles"],
         float(simulate(trained_on, arch).cycles.mean()),
         errors[-1] if errors else None,

@@ -65,7 +65,7 @@ def _front(summary: Summary) -> matplotlib.figure.Figure:
             elinewidth=0.6,
             label=method,
         )
-    axes.axhline(dense["accuracy"] - summary.loss, color="black", linewidth=0.8, linestyle="--")
+    axes.axhline(dense["accuracy"] - summary.accuracy_drop, color="black", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(matplotlib.ticker.LogLocator(subs=(2, 3, 5)))
     for axis_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
@@ -74,7 +74,7 @@ def _front(summary: Summary) -> matplotlib.figure.Figure:
     axes.set(
         xlabel="exact cycles on test images, as a share of those without skipping",
         ylabel="test accuracy",
-        ylim=(max(dense["accuracy"] - 8 * max(summary.loss, 0.01), lowest - 0.005, 0), None),
+        ylim=(max(dense["accuracy"] - 8 * max(summary.accuracy_drop, 0.01), lowest - 0.005, 0), None),
     )
     axes.grid(linewidth=0.3)
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize="small")

@@ -43,7 +43,7 @@ class Folds(Callback):
             of_job = cooptimize_cases.read_settings(of["settings"])
             cases |= {key: known[key] for key, _ in cooptimize_cases.plan(of_job, arch, job)}
         summary = cooptimize_summary.summarize(
-            list(cases.values()), settings.loss, settings.reference, settings.resamples
+            list(cases.values()), settings.accuracy_drop, settings.compared_with, settings.resamples
         )
         shown = cooptimize_cases.masks_shown(settings, settings.folds[0], jobs[0])
         made[0]["settings"]["folds"] = sorted({fold for fold, _, _ in cases})

@@ -66,16 +66,16 @@ def share_at(accuracies: Sequence[float], shares: Sequence[float], accuracy: flo
 
 
 def at_equal_accuracy(
-    outcomes: Sequence[Outcome], loss: float, resamples: int, seed: int = 0
+    outcomes: Sequence[Outcome], accuracy_drop: float, resamples: int, seed: int = 0
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Returns what each method needs at the dense network's accuracy minus a loss, with draws that say how sure it is.
+    """Returns what each method needs at the dense network's accuracy minus a drop, with draws that say how sure it is.
 
     Folds are drawn with replacement, then test images: of each fold its own, or one draw of those that folds share. One
     draw serves all methods, so that they are paired.
 
     Args:
         outcomes: Of the same points in every fold, `DENSE` among them.
-        loss: Of accuracy.
+        accuracy_drop: What may be lost of the dense network's accuracy.
         resamples: Draws; those without an image whose cycles were counted are left out.
         seed: Of the draws.
 
@@ -86,9 +86,9 @@ def at_equal_accuracy(
 
     Raises:
         ValueError: A fold lacks a point that another one has, or has several test sets, or there is no `DENSE`, or
-            loss or resamples are not valid.
+            accuracy_drop or resamples are not valid.
     """
-    number("loss", loss, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+    number("accuracy_drop", accuracy_drop, "a number from 0 to 1", lambda value: 0 <= value <= 1)
     integer("resamples", resamples, minimum=1)
     by_key = {(outcome.point, outcome.fold): outcome for outcome in outcomes}
     points = list(dict.fromkeys(outcome.point for outcome in outcomes))
@@ -100,7 +100,7 @@ def at_equal_accuracy(
         raise ValueError("outcomes of a fold must be on the same test images in the same order, got several test sets.")
     accuracies, shares = _draws([[by_key[point, fold] for point in points] for fold in folds], resamples, seed)
     dense = points.index((DENSE, None))
-    wanted = accuracies[:, dense] - loss
+    wanted = accuracies[:, dense] - accuracy_drop
     found = {}
     for method in dict.fromkeys(method for method, _ in points if method != DENSE):
         own = [index for index, point in enumerate(points) if point[0] == method]

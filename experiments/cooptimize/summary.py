@@ -19,20 +19,20 @@ class Summary:
     """Rows of what was found; means are over folds, and spreads their sample standard deviation."""
 
     points: list[dict[str, Any]]  # by method and target; gains by ordering channels are shares of the cycles
-    equal_accuracy: list[dict[str, Any]]  # by method, at the dense network's accuracy minus the loss
+    equal_accuracy: list[dict[str, Any]]  # by method, at the dense network's accuracy minus the drop
     elsewhere: list[dict[str, Any]]  # likewise of the same networks, by mesh
     layers: list[dict[str, Any]]  # by method, target and layer
-    loss: float
-    reference: str
+    accuracy_drop: float
+    compared_with: str
 
 
-def summarize(cases: Sequence[Case], loss: float, reference: str, resamples: int) -> Summary:
+def summarize(cases: Sequence[Case], accuracy_drop: float, compared_with: str, resamples: int) -> Summary:
     """Returns what cases say together.
 
     Args:
         cases: The same points in each fold.
-        loss: Of accuracy, at which cycles are compared.
-        reference: The method whose cycles those of the others are divided by.
+        accuracy_drop: What may be lost of the dense network's accuracy, where cycles are compared.
+        compared_with: The method whose cycles those of the others are divided by.
         resamples: Of the intervals.
     """
     groups: dict[tuple[str, Any], list[Case]] = {}
@@ -40,12 +40,14 @@ def summarize(cases: Sequence[Case], loss: float, reference: str, resamples: int
         groups.setdefault((case.method, case.target), []).append(case)
     points = [_point(group) for group in groups.values()]
     layers = [_layer(group, index) for group in groups.values() for index in range(len(group[0].layers))]
-    equal = _equal_accuracy(cases, [case.outcome for case in cases], loss, reference, resamples)
+    equal = _equal_accuracy(cases, [case.outcome for case in cases], accuracy_drop, compared_with, resamples)
     elsewhere = []
     for mesh in cases[0].shares_elsewhere:
         on_mesh = [dataclasses.replace(case.outcome, shares=np.array(case.shares_elsewhere[mesh])) for case in cases]
-        elsewhere += [{"mesh": mesh, **row} for row in _equal_accuracy(cases, on_mesh, loss, reference, resamples)]
-    return Summary(points, equal, elsewhere, layers, loss, reference)
+        elsewhere += [
+            {"mesh": mesh, **row} for row in _equal_accuracy(cases, on_mesh, accuracy_drop, compared_with, resamples)
+        ]
+    return Summary(points, equal, elsewhere, layers, accuracy_drop, compared_with)
 
 
 def results(made: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
@@ -90,17 +92,17 @@ def tables(summary: Summary) -> list[Table]:
 
 
 def _equal_table(mesh: str, summary: Summary, rows: Sequence[Mapping[str, Any]]) -> Table:
-    reference = summary.reference
+    compared_with = summary.compared_with
     table = new_table(
-        f"Cycles on {mesh} at the dense network's accuracy minus {summary.loss * 100:g} points",
+        f"Cycles on {mesh} at the dense network's accuracy minus {summary.accuracy_drop * 100:g} points",
         "interpolated between targets on test folds; ~: no target was accurate enough, so between the best of them and "
         "the dense network. Intervals of 95% over folds and images, paired. < and >: bounds, as the target of fewest "
-        f"cycles was accurate enough, of the method or of {reference}; ?: of both. bounds: in how many draws that of "
-        f"the method was. by validation: over {reference}, with targets chosen on validation images.",
+        f"cycles was accurate enough, of the method or of {compared_with}; ?: of both. bounds: in how many draws that "
+        f"of the method was. by validation: over {compared_with}, with targets chosen on validation images.",
         ["method"],
-        ["share", "interval", "bounds", f"over {reference}", "interval", "by validation"],
+        ["share", "interval", "bounds", f"over {compared_with}", "interval", "by validation"],
     )
-    is_bound = any(row["is_bound"] for row in rows if row["method"] == reference)
+    is_bound = any(row["is_bound"] for row in rows if row["method"] == compared_with)
     for row in rows:
         of_ratio = {(True, False): "< ", (False, True): "> ", (True, True): "? "}.get((row["is_bound"], is_bound), "")
         of_share = "< " if row["is_bound"] else ""
@@ -111,7 +113,7 @@ def _equal_table(mesh: str, summary: Summary, rows: Sequence[Mapping[str, Any]])
             f"{of_share}{row['cycle_share']:.4f}",
             f"{row['cycle_share_low']:.4f} to {row['cycle_share_high']:.4f}",
             f"{row['bound_draws']:.0%}",
-            of_ratio * (row["method"] != reference and row["ratio"] is not None) + _times(row["ratio"]),
+            of_ratio * (row["method"] != compared_with and row["ratio"] is not None) + _times(row["ratio"]),
             f"{_times(row['ratio_low'])} to {_times(row['ratio_high'])}",
             _times(row["validation_ratio"]),
         )
@@ -119,15 +121,15 @@ def _equal_table(mesh: str, summary: Summary, rows: Sequence[Mapping[str, Any]])
 
 
 def _equal_accuracy(
-    cases: Sequence[Case], outcomes: Sequence[Outcome], loss: float, reference: str, resamples: int
+    cases: Sequence[Case], outcomes: Sequence[Outcome], accuracy_drop: float, compared_with: str, resamples: int
 ) -> list[dict[str, Any]]:
-    """Returns a row for each method: what it needs, and how many times that of the reference.
+    """Returns a row for each method: what it needs, and how many times that of the method compared with.
 
     Outcomes are those of the cases, on some mesh.
     """
-    found = at_equal_accuracy(outcomes, loss, resamples)
-    compared = ratios(found, reference) if reference in found else {}
-    chosen = {method: _chosen_on_validation(cases, outcomes, method, loss) for method in found}
+    found = at_equal_accuracy(outcomes, accuracy_drop, resamples)
+    compared = ratios(found, compared_with) if compared_with in found else {}
+    chosen = {method: _chosen_on_validation(cases, outcomes, method, accuracy_drop) for method in found}
     rows = []
     for method, values in found.items():
         draws = values["share"]
@@ -142,7 +144,7 @@ def _equal_accuracy(
                 "is_bound": bool(values["is_bound"][0]),
                 "is_reached": bool(values["is_reached"][0]),
                 "bound_draws": float(values["is_bound"][1:].mean()),
-                "validation_ratio": chosen[method] / chosen[reference] if reference in chosen else None,
+                "validation_ratio": chosen[method] / chosen[compared_with] if compared_with in chosen else None,
                 "ratio": ratio,
                 "ratio_low": low,
                 "ratio_high": high,
@@ -151,7 +153,9 @@ def _equal_accuracy(
     return rows
 
 
-def _chosen_on_validation(cases: Sequence[Case], outcomes: Sequence[Outcome], method: str, loss: float) -> float:
+def _chosen_on_validation(
+    cases: Sequence[Case], outcomes: Sequence[Outcome], method: str, accuracy_drop: float
+) -> float:
     """Returns the share of cycles on test images at which a method loses so much accuracy on validation images."""
     accuracies: dict[Any, list[float]] = {}
     shares: dict[Any, list[float]] = {}
@@ -160,7 +164,7 @@ def _chosen_on_validation(cases: Sequence[Case], outcomes: Sequence[Outcome], me
             accuracies.setdefault(outcome.point, []).append(case.validation_accuracy)
             shares.setdefault(outcome.point, []).append(float(outcome.shares.mean()))
     means = [float(np.mean(values)) for values in accuracies.values()]
-    wanted = float(np.mean(accuracies[DENSE, None])) - loss
+    wanted = float(np.mean(accuracies[DENSE, None])) - accuracy_drop
     return share_at(means, [float(np.mean(values)) for values in shares.values()], wanted)
 
 

@@ -293,14 +293,14 @@ class CooptimizeConfig(TrainingConfig):
     """The co-optimization job, explained in cooptimize.yaml."""
 
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
-    points: dict[str, Any] = dataclasses.field(default_factory=dict)
+    targets: dict[str, Any] = dataclasses.field(default_factory=dict)
     with_activations: dict[str, Any] = dataclasses.field(default_factory=dict)
     activations: Any = MISSING
-    swaps: Any = MISSING
-    others: dict[str, Any] = dataclasses.field(default_factory=dict)
+    reorder_swaps: Any = MISSING
+    other_meshes: dict[str, Any] = dataclasses.field(default_factory=dict)
     folds: Any = MISSING
-    loss: Any = MISSING
-    reference: Any = MISSING
+    accuracy_drop: Any = MISSING
+    compared_with: Any = MISSING
     resamples: Any = MISSING
 
 

@@ -22,17 +22,17 @@ from phantom_jax.sparsity import METHODS, dense_cycles
 from phantom_jax.workloads import read_npz, write_npz
 from tests.experiments import jobs
 
-ONLY = [f"points.{name}=[]" for name in METHODS]
+ONLY = [f"targets.{name}=[]" for name in METHODS]
 SMALL = (
     "fast=true",
     "data=digits",
     *ONLY,
-    "points.global_magnitude=[0.3]",
-    "points.cycle_aware=[0.3]",
-    'points.n_m=["2:4"]',
+    "targets.global_magnitude=[0.3]",
+    "targets.cycle_aware=[0.3]",
+    'targets.n_m=["2:4"]',
     "with_activations.global_magnitude=[1]",
-    "+others.wide={rows: 4, cols: 7}",
-    "swaps=3",
+    "+other_meshes.wide={rows: 4, cols: 7}",
+    "reorder_swaps=3",
     "resamples=50",
     "hydra.run.dir=out",
 )
@@ -97,12 +97,12 @@ def read(*overrides: str) -> cooptimize_cases.Settings:
 
 
 def test_points_are_methods_with_targets_and_patterns() -> None:
-    settings = read(*ONLY, "points.cycle_aware=[0.1,0.05]", 'points.n_m=["1:4"]')
+    settings = read(*ONLY, "targets.cycle_aware=[0.1,0.05]", 'targets.n_m=["1:4"]')
     assert settings.points == (("n_m", "1:4"), ("cycle_aware", 0.1), ("cycle_aware", 0.05))
     assert settings.folds == (0, 1, 2, 3, 4)
-    sparser = read(*ONLY, "with_activations.n_m=[2:4]", "with_activations.stale=[1]", "others={}")
+    sparser = read(*ONLY, "with_activations.n_m=[2:4]", "with_activations.stale=[1]", "other_meshes={}")
     assert sparser.points == (("n_m+activations", "2:4"), ("stale+activations", 1))
-    fast = read(*ONLY, "points.cycle_aware=[0.1,0.05]", 'points.n_m=["1:4","2:4"]', "fast=true")
+    fast = read(*ONLY, "targets.cycle_aware=[0.1,0.05]", 'targets.n_m=["1:4","2:4"]', "fast=true")
     assert fast.points == (("n_m", "1:4"), ("cycle_aware", 0.1))
     assert fast.folds == (0,)
 
@@ -129,7 +129,7 @@ def test_folds_as_jobs_of_a_sweep_have_one_summary(tmp_path: pathlib.Path, capsy
 
 def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
     """Writes what a finished job of one fold leaves: settings, cases and masks."""
-    options = composed(*ONLY, "points.cycle_aware=[0.1]", f"folds=[{fold}]", f"seed={seed}")
+    options = composed(*ONLY, "targets.cycle_aware=[0.1]", f"folds=[{fold}]", f"seed={seed}")
     made = {"settings": options, "inputs": {}, "versions": {"phantom_jax": phantom_jax.__version__}}
     directory.mkdir()
     write_json(directory / "results.json", {**made, "git_revision": None, "git_modified": None})
@@ -155,16 +155,16 @@ def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
 
 def test_any_method_can_be_the_one_that_others_are_compared_with(tmp_path: pathlib.Path) -> None:
     write_job(tmp_path / "0", 0)
-    settings = read(*ONLY, "points.cycle_aware=[0.1]")
+    settings = read(*ONLY, "targets.cycle_aware=[0.1]")
     cases = list(cooptimize_cases.resume(tmp_path / "0" / "cases.jsonl", settings, Phantom2D(), {}).values())
     cases.append(dataclasses.replace(cases[1], method="stale+activations", cycles=[5] * 4))
     cases.append(dataclasses.replace(cases[2], target=0.05, cycles=[1] * 4, correct="0" * 10, validation_accuracy=0.8))
     over, by_validation = {}, {}
-    for reference in ("cycle_aware", "stale+activations", "n_m"):
-        summary = cooptimize_summary.summarize(cases, 0.1, reference, 10)
-        over[reference] = [row["ratio"] for row in summary.equal_accuracy]
-        by_validation[reference] = [row["validation_ratio"] for row in summary.equal_accuracy]
-        assert cooptimize_summary.tables(summary)[1].columns[4].header == f"over {reference}"
+    for compared_with in ("cycle_aware", "stale+activations", "n_m"):
+        summary = cooptimize_summary.summarize(cases, 0.1, compared_with, 10)
+        over[compared_with] = [row["ratio"] for row in summary.equal_accuracy]
+        by_validation[compared_with] = [row["validation_ratio"] for row in summary.equal_accuracy]
+        assert cooptimize_summary.tables(summary)[1].columns[4].header == f"over {compared_with}"
     assert over.pop("n_m") == by_validation.pop("n_m") == [None, None]
     assert over == {"cycle_aware": pytest.approx([1, 0.5]), "stale+activations": pytest.approx([2, 1])}
     # The last point is accurate enough on validation images, but not on test images.
@@ -189,7 +189,7 @@ def test_a_dense_network_that_cannot_be_trained_is_tried_once(
         raise ValueError("diverged")
 
     monkeypatch.setattr(cooptimize_cases, "_train_dense", fail)
-    settings = read(*ONLY, "data=digits", "points.cycle_aware=[0.1]", "folds=[0,1]")
+    settings = read(*ONLY, "data=digits", "targets.cycle_aware=[0.1]", "folds=[0,1]")
     cases = list(cooptimize_cases.plan(settings, Phantom2D(), tmp_path))
     assert len(cases) == 4
     for _, measure in cases:
@@ -216,25 +216,25 @@ def test_the_summary_of_folds_has_what_is_planned_and_no_more(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["+points.lottery=[0.1]"], "points must be one of global_magnitude"),
-        (["+points.lottery=[]"], "points must be one of global_magnitude"),
+        (["+targets.lottery=[0.1]"], "targets must be one of global_magnitude"),
+        (["+targets.lottery=[]"], "targets must be one of global_magnitude"),
         (["with_activations.stale=[2]"], "with_activations.stale[0] must be a number above 0 and at most 1, got 2"),
         (["data.fold=1"], "data.fold must be left at 0, since folds says which are tested on, got 1"),
         (["data.folds=3"], "folds[3] must be below data.folds, 3, got 3"),
-        (["points.n_m=['4:2']"], "points.n_m[0] must keep some of a group and not all, as \"2:4\" does, got '4:2'"),
+        (["targets.n_m=['4:2']"], "targets.n_m[0] must keep some of a group and not all, as \"2:4\" does, got '4:2'"),
         (["activations=0"], "activations must be a number above 0, got 0"),
-        (["+others.wide=4"], "others.wide must be parameters of arch that differ, got 4"),
-        (["+others.wide.raws=4"], "others.wide must be one of rows"),
+        (["+other_meshes.wide=4"], "other_meshes.wide must be parameters of arch that differ, got 4"),
+        (["+other_meshes.wide.raws=4"], "other_meshes.wide must be one of rows"),
         (["data.folds=1"], "folds[1] must be below data.folds, 1, got 1"),
-        (["+others.wide.rows=0"], "others.wide: rows must be a positive integer, got 0"),
-        (["points.cycle_aware=[2]"], "points.cycle_aware[0] must be a number above 0 and at most 1, got 2"),
-        (["points.cycle_aware=0.1"], "points.cycle_aware must be a list, got 0.1"),
-        (["points.n_m=[24]"], 'points.n_m[0] must be a pattern such as "2:4", got 24'),
-        (ONLY, "points must hold a target of some method, got none"),
-        (["swaps=-1"], "swaps must be a non-negative integer, got -1"),
+        (["+other_meshes.wide.rows=0"], "other_meshes.wide: rows must be a positive integer, got 0"),
+        (["targets.cycle_aware=[2]"], "targets.cycle_aware[0] must be a number above 0 and at most 1, got 2"),
+        (["targets.cycle_aware=0.1"], "targets.cycle_aware must be a list, got 0.1"),
+        (["targets.n_m=[24]"], 'targets.n_m[0] must be a pattern such as "2:4", got 24'),
+        (ONLY, "targets must hold a target of some method, got none"),
+        (["reorder_swaps=-1"], "reorder_swaps must be a non-negative integer, got -1"),
         (["folds=[]"], "folds must be a list that is not empty, got []"),
-        (["loss=2"], "loss must be a number from 0 to 1, got 2"),
-        (["reference=lottery"], "reference must be one of global_magnitude"),
+        (["accuracy_drop=2"], "accuracy_drop must be a number from 0 to 1, got 2"),
+        (["compared_with=lottery"], "compared_with must be one of global_magnitude"),
         (["resamples=0"], "resamples must be a positive integer, got 0"),
         (["evaluated_images=0"], "evaluated_images must be a positive integer, got 0"),
         (["+color=red"], "there is no option color"),

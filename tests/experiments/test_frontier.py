@@ -43,7 +43,7 @@ OUTCOMES = [
 
 
 def test_methods_are_compared_at_equal_accuracy() -> None:
-    found = at_equal_accuracy(OUTCOMES, loss=0.04, resamples=50)
+    found = at_equal_accuracy(OUTCOMES, accuracy_drop=0.04, resamples=50)
     assert found["ours"]["share"].shape == (51,)
     np.testing.assert_allclose(found["ours"]["share"][0], math.sqrt(0.1 * 0.05))
     np.testing.assert_allclose(found["theirs"]["share"][0], math.sqrt(0.2 * 0.1))
@@ -52,7 +52,7 @@ def test_methods_are_compared_at_equal_accuracy() -> None:
     assert compared["theirs"] == pytest.approx((2, 2, 2))  # draws are paired, and both are the same curve
     assert compared["hopeless"][0] > compared["theirs"][0]
     assert not found["ours"]["is_bound"][0]
-    assert at_equal_accuracy(OUTCOMES, loss=0.2, resamples=1)["ours"]["is_bound"].all()
+    assert at_equal_accuracy(OUTCOMES, accuracy_drop=0.2, resamples=1)["ours"]["is_bound"].all()
     assert {method: values["is_reached"].all() for method, values in found.items()} == {
         "ours": True,
         "theirs": True,
@@ -73,7 +73,7 @@ def test_intervals_widen_with_chance() -> None:
             ("theirs", 0.1, 0.9, 0.1),
         )
     ]
-    ratio, low, high = ratios(at_equal_accuracy(drawn, loss=0.03, resamples=300), "ours")["theirs"]
+    ratio, low, high = ratios(at_equal_accuracy(drawn, accuracy_drop=0.03, resamples=300), "ours")["theirs"]
     assert low < ratio < high
     assert 1.2 < low < 2 < high < 3.3
 
@@ -92,7 +92,7 @@ def test_images_that_folds_share_are_drawn_once() -> None:
                 Outcome("ours", 0.1, fold, right, shares, test_set),
             )
         ]
-        spreads[name] = at_equal_accuracy(drawn, loss=0.5, resamples=400)["ours"]["share"][1:].std()
+        spreads[name] = at_equal_accuracy(drawn, accuracy_drop=0.5, resamples=400)["ours"]["share"][1:].std()
     assert spreads["shared"] == pytest.approx(spreads["one"], rel=0.2)
     assert spreads["own"] == pytest.approx(spreads["one"] / 5**0.5, rel=0.2)
 
@@ -103,7 +103,7 @@ def test_draws_without_a_counted_image_are_left_out() -> None:
         Outcome(method, None if method == DENSE else 0.1, 0, rng.random(50) < 0.9, np.full(2, share), "only")
         for method, share in ((DENSE, 1.0), ("ours", 0.1))
     ]
-    found = at_equal_accuracy(few, loss=0.5, resamples=200)["ours"]["share"]
+    found = at_equal_accuracy(few, accuracy_drop=0.5, resamples=200)["ours"]["share"]
     assert 100 < len(found) < 200
     assert np.isfinite(found).all()
 
@@ -111,19 +111,19 @@ def test_draws_without_a_counted_image_are_left_out() -> None:
 def test_outcomes_of_a_fold_must_be_on_the_same_images() -> None:
     other = Outcome("ours", 0.1, 0, np.ones(100, bool), np.ones(10), "other")
     with pytest.raises(ValueError, match="on the same test images"):
-        at_equal_accuracy([OUTCOMES[0], other], loss=0.01, resamples=1)
+        at_equal_accuracy([OUTCOMES[0], other], accuracy_drop=0.01, resamples=1)
 
 
 @pytest.mark.parametrize("lacking", [0, 3])
 def test_each_fold_must_have_each_point(lacking: int) -> None:
     with pytest.raises(ValueError, match="every point in every fold"):
-        at_equal_accuracy(OUTCOMES[:lacking] + OUTCOMES[lacking + 1 :], loss=0.01, resamples=1)
+        at_equal_accuracy(OUTCOMES[:lacking] + OUTCOMES[lacking + 1 :], accuracy_drop=0.01, resamples=1)
 
 
 def test_bad_arguments_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="loss must be a number from 0 to 1, got nan"):
-        at_equal_accuracy(OUTCOMES, loss=math.nan, resamples=1)
+    with pytest.raises(ValueError, match="accuracy_drop must be a number from 0 to 1, got nan"):
+        at_equal_accuracy(OUTCOMES, accuracy_drop=math.nan, resamples=1)
     with pytest.raises(ValueError, match="resamples must be a positive integer, got 0"):
-        at_equal_accuracy(OUTCOMES, loss=0.01, resamples=0)
+        at_equal_accuracy(OUTCOMES, accuracy_drop=0.01, resamples=0)
     with pytest.raises(ValueError, match="ours must be one of ours, theirs, hopeless, got 'mine'"):
-        ratios(at_equal_accuracy(OUTCOMES, loss=0.01, resamples=1), "mine")
+        ratios(at_equal_accuracy(OUTCOMES, accuracy_drop=0.01, resamples=1), "mine")

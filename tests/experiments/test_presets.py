@@ -30,7 +30,7 @@ def test_what_a_comparison_would_train_is_valid(preset: str) -> None:
         options: Any = OmegaConf.to_container(compose("cooptimize", [f"experiment={preset}"]), resolve=True)
     settings = cooptimize_cases.read_settings(options)
     cooptimize_cases.check(settings)
-    assert settings.reference in dict(settings.points)
+    assert settings.compared_with in dict(settings.points)
 
 
 @pytest.mark.parametrize("job", sorted({jobs.job_of(preset) for preset in PRESETS}))
