@@ -219,6 +219,6 @@ def _tell(error: BaseException) -> None:
         lines.append(str(error.__cause__))
     plugin = _PLUGIN.search(lines[0])
     if plugin and (extra := _EXTRAS.get(plugin[1])):
-        lines.append(f"It comes with the extra {extra}: pip install phantom-jax[{extra}]")
+        lines = [f"{plugin[1]} needs the extra {extra}: scripts/setup all, or pip install phantom-jax[{extra}]"]
     print(f"Error: {os.linesep.join(lines)}", file=sys.stderr)
     print(f"({_FULL_ERROR}=1 shows where it was raised.)", file=sys.stderr)

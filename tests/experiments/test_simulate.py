@@ -241,13 +241,6 @@ def test_help_does_not_wait_for_jax() -> None:
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 
-def test_a_second_set_up_does_nothing() -> None:
-    if not (ROOT / ".venv/built-from.lock").exists():
-        pytest.skip("these tests do not run in the environment that scripts/setup builds")
-    done = subprocess.run([ROOT / "scripts/setup"], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
 @pytest.mark.slow
 def test_vgg16_from_the_command_line(tmp_path: pathlib.Path) -> None:
     done = run(tmp_path)

@@ -198,7 +198,7 @@ def test_a_missing_launcher_is_told_with_its_extra(capsys: pytest.CaptureFixture
 
     with pytest.raises(SystemExit):
         command.run(main)
-    assert "It comes with the extra cluster: pip install phantom-jax[cluster]" in capsys.readouterr().err
+    assert "needs the extra cluster: scripts/setup all, or pip install phantom-jax[cluster]" in capsys.readouterr().err
 
 
 def test_options_of_slurm_compose(composed: Compose) -> None:
