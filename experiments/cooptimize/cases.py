@@ -26,20 +26,20 @@ from phantom_jax.workloads import write_npz
 
 GROUPS = ("arch", "data", "model", "optimizer", "tracking", "phases", "learner")
 _OPTIONS = (
-    *("targets", "with_activations", "activations", "reorder_swaps", "other_meshes", "folds", "accuracy_drop"),
+    *("targets", "with_activations", "activation_penalty", "reorder_swaps", "other_meshes", "folds", "accuracy_drop"),
     *(
         "compared_with",
         "resamples",
         "seed",
         "batch_size",
-        "interval",
+        "calibrate_every",
         "calibration_images",
         "exact_images",
         "evaluated_images",
         "fast",
     ),
 )
-_LEARNER = ("settled", *train_settings.OF_LEARNERS)
+_LEARNER = ("ramp", *train_settings.OF_LEARNERS)
 # What may differ when a job goes on: which cases there are, and what is computed from them.
 _FREE = ("tracking", "targets", "with_activations", "folds", "accuracy_drop", "compared_with", "resamples")
 SPARSER = "+activations"  # after the name of a method that makes activations sparser, too
@@ -113,7 +113,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     if not points:
         raise ValueError("targets must hold a target of some method, got none.")
     positive = "a number above 0"
-    number("activations", options["activations"], positive, lambda weight: 0 < weight < math.inf)
+    number("activation_penalty", options["activation_penalty"], positive, lambda weight: 0 < weight < math.inf)
     swaps = integer("reorder_swaps", options["reorder_swaps"], minimum=0)
     if options["fast"]:
         folds, swaps = folds[:1], min(swaps, _FAST_SWAPS)
@@ -271,12 +271,12 @@ def _pattern(name: str, value: Any) -> str:
 
 def _job(settings: Settings, fold: int, method: str, target: float | str | None) -> train_settings.Job:
     """Returns the training of a case."""
-    own = ("learner", "reorder_swaps", "activations", "other_meshes")
+    own = ("learner", "reorder_swaps", "activation_penalty", "other_meshes")
     options = {name: value for name, value in settings.options.items() if name not in own}
     learner, activations = dict(settings.options["learner"]), 0.0
     if method.endswith(SPARSER):
-        method, activations = method.removesuffix(SPARSER), settings.options["activations"]
-    begun = {"cycles": None, "density": None, "activations": activations, "settled": learner.pop("settled")}
+        method, activations = method.removesuffix(SPARSER), settings.options["activation_penalty"]
+    begun = {"cycles": None, "density": None, "activation_penalty": activations, "ramp": learner.pop("ramp")}
     sparsity: dict[str, Any] = {"name": "none", **begun}
     if method == "n_m":
         sparsity |= {"name": method, **dict(zip("nm", map(int, str(target).split(":")), strict=True))}

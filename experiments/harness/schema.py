@@ -206,8 +206,8 @@ class SparsityConfig:
     name: str = MISSING
     cycles: Any = None
     density: Any = None
-    settled: Any = 0.6
-    activations: Any = 0.0
+    ramp: Any = 0.6
+    activation_penalty: Any = 0.0
 
 
 @dataclasses.dataclass
@@ -222,11 +222,11 @@ class NMConfig(SparsityConfig):
 class LearnerConfig:
     """Options of methods that learn keep probabilities: of `phantom_jax.sparsity.cycle_penalty`, and rates."""
 
-    settled: Any = MISSING
+    ramp: Any = MISSING
     logit_rate: Any = MISSING
     penalty: Any = MISSING
     gain: Any = MISSING
-    pull: Any = MISSING
+    damping: Any = MISSING
 
 
 @dataclasses.dataclass
@@ -271,7 +271,7 @@ class TrainingConfig:
     phases: PhasesConfig = dataclasses.field(default_factory=PhasesConfig)
     seed: Any = MISSING
     batch_size: Any = MISSING
-    interval: Any = MISSING
+    calibrate_every: Any = MISSING
     calibration_images: Any = MISSING
     exact_images: Any = MISSING
     evaluated_images: Any = MISSING
@@ -295,7 +295,7 @@ class CooptimizeConfig(TrainingConfig):
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
     targets: dict[str, Any] = dataclasses.field(default_factory=dict)
     with_activations: dict[str, Any] = dataclasses.field(default_factory=dict)
-    activations: Any = MISSING
+    activation_penalty: Any = MISSING
     reorder_swaps: Any = MISSING
     other_meshes: dict[str, Any] = dataclasses.field(default_factory=dict)
     folds: Any = MISSING

@@ -19,13 +19,21 @@ from phantom_jax.training.networks import MODELS
 
 GROUPS = ("arch", "data", "model", "sparsity", "optimizer", "tracking", "phases")
 _OPTIONS = (
-    *("seed", "batch_size", "interval", "calibration_images", "exact_images", "evaluated_images", "saved_images"),
+    *(
+        "seed",
+        "batch_size",
+        "calibrate_every",
+        "calibration_images",
+        "exact_images",
+        "evaluated_images",
+        "saved_images",
+    ),
     *("checkpoint_every", "resume", "fast"),
 )
 _FREE = ("tracking", "evaluated_images", "saved_images", "checkpoint_every", "resume")  # may differ when a run goes on
 CLOSE = 0.03  # to the target of cycles, or it is told
 _FAST_IMAGES, _FAST_BATCH, _FAST_COUNTED = 320, 32, 8
-OF_LEARNERS = ("logit_rate", "penalty", "gain", "pull")
+OF_LEARNERS = ("logit_rate", "penalty", "gain", "damping")
 _LEARNERS = tuple(name for name, method in METHODS.items() if issubclass(method, CycleAware))
 _OF_METHODS = {"n_m": ("n", "m"), **dict.fromkeys(_LEARNERS, OF_LEARNERS)}
 _FAST_MODELS: dict[str, dict[str, Any]] = {
@@ -112,7 +120,7 @@ def _check_groups(options: Mapping[str, Any]) -> None:
     known = {
         "data": [field.name for field in dataclasses.fields(schema.DataConfig)],
         "model": ["name", *of_model],
-        "sparsity": ["name", "cycles", "density", "settled", "activations", *_OF_METHODS.get(method, ())],
+        "sparsity": ["name", "cycles", "density", "ramp", "activation_penalty", *_OF_METHODS.get(method, ())],
         "optimizer": ["name", "weight_decay"],
         "phases": PHASES,
         **{f"phases.{phase}": ["epochs", "learning_rate"] for phase in PHASES if phase in options["phases"]},
@@ -145,7 +153,7 @@ def _settings(options: Mapping[str, Any]) -> Settings:
         weight_decay=options["optimizer"]["weight_decay"],
         shift=options["data"]["shift"],
         flip=options["data"]["flip"],
-        **{name: options[name] for name in ("interval", "calibration_images", "exact_images")},
+        **{name: options[name] for name in ("calibrate_every", "calibration_images", "exact_images")},
     )
 
 

@@ -29,7 +29,7 @@ def cycle_penalty(
     target: float | optax.Schedule,
     weight: float = 1.0,
     gain: float = 0.02,
-    pull: float = 4.0,
+    damping: float = 4.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Adds the gradient of weight * expected cycles / dense cycles to that of logits of keep probabilities.
 
@@ -50,7 +50,7 @@ def cycle_penalty(
         target: Cycles that are wanted, as a share of the dense ones, or a schedule of it.
         weight: The first weight.
         gain: How much the multiplier's logarithm grows at an update, if cycles are twice the target.
-        pull: Logarithm of the factor, if cycles are twice the target.
+        damping: Logarithm of the factor, if cycles are twice the target.
 
     Raises:
         ValueError: An argument is not a number that makes sense; or, from `update`, `calibration` or `params` are none,
@@ -61,7 +61,7 @@ def cycle_penalty(
     number("dense_cycles", dense_cycles, positive, lambda value: 0 < value < math.inf)
     number("weight", weight, positive, lambda value: 0 < value < math.inf)
     number("gain", gain, "a number of 0 or more", lambda value: 0 <= value < math.inf)
-    number("pull", pull, "a number of 0 or more", lambda value: 0 <= value < math.inf)
+    number("damping", damping, "a number of 0 or more", lambda value: 0 <= value < math.inf)
     if not callable(target):
         number("target", target, "a number above 0 and at most 1, or a schedule of it", lambda value: 0 < value <= 1)
 
@@ -111,7 +111,7 @@ def cycle_penalty(
         wanted = jnp.asarray(given, cycles.dtype)
         off = jnp.clip(cycles / wanted - 1, -1, 1)
         grown = jnp.clip(state.multiplier * jnp.exp(gain * off), weight / _FAR, weight * _FAR)
-        now = grown * jnp.exp(pull * off)
+        now = grown * jnp.exp(damping * off)
         for (index, _), slope in zip(logits, slopes, strict=True):
             leaves[index] += (now * slope).astype(leaves[index].dtype)
         return jax.tree.unflatten(structure, leaves), CyclePenaltyState(state.step + 1, grown, cycles, wanted)

@@ -45,15 +45,15 @@ class Settings:
     weight_decay: float = 1e-4
     shift: int = 0  # augmentation, see `phantom_jax.training.data.augment`
     flip: bool | None = False
-    settled: float = 0.6  # of the sparse phase, when the schedule has reached the target
-    interval: int = 50  # steps between calibrations, and between masks of the schedule
+    ramp: float = 0.6  # of the sparse phase, when the schedule has reached the target
+    calibrate_every: int = 50  # steps between calibrations, and between masks of the schedule
     calibration_images: int = 2  # that the proxy counts cycles on, others at each calibration
     exact_images: int = 32  # that masks are adjusted on
     logit_rate: float = 0.03  # learning rate of keep probabilities
     penalty: float = 1.0  # first weight, see `phantom_jax.sparsity.cycle_penalty`
     gain: float = 0.02
-    pull: float = 4.0
-    activations: float = 0.0  # weight of what activations cost, as a share of the cycles, after the dense phase
+    damping: float = 4.0
+    activation_penalty: float = 0.0  # weight of what activations cost, as a share of the cycles, after the dense phase
 
     def __post_init__(self) -> None:
         """Checks all settings.
@@ -65,17 +65,17 @@ class Settings:
             phase = getattr(self, name)
             integer(f"phases.{name}.epochs", phase.epochs, minimum=0)
             number(f"phases.{name}.learning_rate", phase.learning_rate, "a positive number", _is_positive)
-        for name in ("batch_size", "interval", "calibration_images", "exact_images"):
+        for name in ("batch_size", "calibrate_every", "calibration_images", "exact_images"):
             integer(name, getattr(self, name), minimum=1)
         integer("seed", self.seed, minimum=0)
         one_of("optimizer.name", self.optimizer, tuple(_OPTIMIZERS))
         number(
             "optimizer.weight_decay", self.weight_decay, "a number of 0 or more", lambda value: 0 <= value < math.inf
         )
-        number("sparsity.settled", self.settled, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+        number("sparsity.ramp", self.ramp, "a number from 0 to 1", lambda value: 0 <= value <= 1)
         for name in ("logit_rate", "penalty"):
             number(f"sparsity.{name}", getattr(self, name), "a positive number", _is_positive)
-        for name in ("gain", "pull", "activations"):
+        for name in ("gain", "damping", "activation_penalty"):
             number(
                 f"sparsity.{name}", getattr(self, name), "a number of 0 or more", lambda value: 0 <= value < math.inf
             )
@@ -103,7 +103,7 @@ class Settings:
     @property
     def sparsifies(self) -> bool:
         """Whether there are phases after the dense one."""
-        return self.method is not None or self.activations > 0
+        return self.method is not None or self.activation_penalty > 0
 
     def steps(self, phase: str, per_epoch: int) -> int:
         """Returns the steps of a phase, given those of an epoch."""

@@ -56,7 +56,7 @@ def build_step(
     optimizer = settings.weights_optimizer(phase, steps)
     keep_optimizer = None
     if dense_cycles is not None:
-        penalty = cycle_penalty(dense_cycles, 1.0, settings.penalty, settings.gain, settings.pull)
+        penalty = cycle_penalty(dense_cycles, 1.0, settings.penalty, settings.gain, settings.damping)
         keep_optimizer = optax.with_extra_args_support(optax.chain(penalty, additive_adam(settings.logit_rate)))
 
     @jax.jit
@@ -79,7 +79,7 @@ def build_step(
             if model.straight_through:
                 value += _TAKEN_DECAY / 2 * _taken(model)
             if prices:
-                value += settings.activations * figures["activity"]
+                value += settings.activation_penalty * figures["activity"]
             return value, (nnx.state(model, _OTHER), figures)
 
         (value, (rest, figures)), gradient = jax.value_and_grad(loss, has_aux=True)((params, keep))

@@ -207,7 +207,7 @@ class Trainer:
         if not (self._learns and self.phase == "sparse"):
             return None
         steps, target = self.ends["sparse"] - self._begin(), float(self.settings.cycles or math.nan)
-        left = max(1 - (self.step - self._begin()) / max(self.settings.settled * steps, 1), 0)
+        left = max(1 - (self.step - self._begin()) / max(self.settings.ramp * steps, 1), 0)
         return np.float32(target + (self._first_share - target) * left)
 
     def _begin(self) -> int:
@@ -221,7 +221,7 @@ class Trainer:
     def _next_images(self) -> np.ndarray:
         """Returns images to calibrate on: others at each step, since a few alone would say little of all."""
         images = self.splits.train.images
-        first = (self.step - self._begin()) // self.settings.interval * self.settings.calibration_images
+        first = (self.step - self._begin()) // self.settings.calibrate_every * self.settings.calibration_images
         return images.take(range(first, first + self.settings.calibration_images), axis=0, mode="wrap")
 
     def _prepare(self) -> dict[str, Any]:
@@ -230,13 +230,13 @@ class Trainer:
             self._enter(PHASES[PHASES.index(self.phase) + 1])
         since = self.step - self._begin()
         figures = {} if self._method is None else self._adjust(since)
-        if self.settings.activations and self.phase != "dense" and since % self.settings.interval == 0:
+        if self.settings.activation_penalty and self.phase != "dense" and since % self.settings.calibrate_every == 0:
             self._price()
         return figures
 
     def _adjust(self, since: int) -> dict[str, Any]:
         """Calibrates, or sets masks, where that is due so many steps into the phase; returns figures of it."""
-        if self.phase == "sparse" and since % self.settings.interval == 0:
+        if self.phase == "sparse" and since % self.settings.calibrate_every == 0:
             return self._calibrate() if self._learns else self._choose(since / (self.ends["sparse"] - self._begin()))
         tuned = since / max(self.ends["tune"] - self.ends["sparse"], 1)
         last = since == math.ceil(_ADJUSTED * (self.ends["tune"] - self.ends["sparse"]))
@@ -302,7 +302,7 @@ class Trainer:
         learned = bool(self._scores)
         layers = model.trace(self._images(self.settings.exact_images) if self.phase == "tune" else self._next_images())
         scores = self._scores if learned else self._method.scores(model, layers)
-        settled = 1.0 if self.phase == "tune" else min(progress / max(self.settings.settled, 1e-9), 0.999)
+        settled = 1.0 if self.phase == "tune" else min(progress / max(self.settings.ramp, 1e-9), 0.999)
         model.set_masks(self._masks(model, scores, layers, settled))
         rest = split(model)[3]
         self._state = (*self._state[:2], rest, *self._state[3:])

@@ -222,7 +222,7 @@ def test_the_summary_of_folds_has_what_is_planned_and_no_more(
         (["data.fold=1"], "data.fold must be left at 0, since folds says which are tested on, got 1"),
         (["data.folds=3"], "folds[3] must be below data.folds, 3, got 3"),
         (["targets.n_m=['4:2']"], "targets.n_m[0] must keep some of a group and not all, as \"2:4\" does, got '4:2'"),
-        (["activations=0"], "activations must be a number above 0, got 0"),
+        (["activation_penalty=0"], "activation_penalty must be a number above 0, got 0"),
         (["+other_meshes.wide=4"], "other_meshes.wide must be parameters of arch that differ, got 4"),
         (["+other_meshes.wide.raws=4"], "other_meshes.wide must be one of rows"),
         (["data.folds=1"], "folds[1] must be below data.folds, 1, got 1"),

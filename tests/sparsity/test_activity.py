@@ -167,7 +167,7 @@ def test_digits_take_fewer_cycles_at_like_accuracy() -> None:
     found = {}
     for weight in (0.0, 1.0):
         dense = Phase(5 if weight else 11, 3e-3)  # as many epochs
-        settings = Settings(dense, Phase(4, 1e-3), Phase(2, 1e-3), activations=weight)
+        settings = Settings(dense, Phase(4, 1e-3), Phase(2, 1e-3), activation_penalty=weight)
         trainer = Trainer(
             settings, lambda rngs: vgg_small(digits.images.shape[1:], 10, rngs, stages=((8,), (16,))), splits, ARCH
         )

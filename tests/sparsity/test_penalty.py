@@ -56,7 +56,7 @@ def updated(penalty: Any, params: Any, state: Any = None, **options: Any) -> tup
 
 def test_the_penalty_adds_the_gradient_of_the_expected_share() -> None:
     share, slope = share_and_slope()(LOGITS)
-    penalty = cycle_penalty(DENSE, 0.5 * float(share), weight=3.0, gain=0.0, pull=0.0)
+    penalty = cycle_penalty(DENSE, 0.5 * float(share), weight=3.0, gain=0.0, damping=0.0)
     updates, state = updated(penalty, {"only": LOGITS})
     np.testing.assert_allclose(updates["only"], 3 * slope, rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose([state.cycles, state.target], [share, share / 2], rtol=1e-6)
@@ -95,7 +95,7 @@ FULL = dataclasses.replace(LAYER, activations=np.ones_like(LAYER.activations))
 def test_ablations_have_the_gradient_of_cycles_where_they_leave_nothing_out(
     method: CycleAware, layer: Layer, arch: Phantom2D, is_same: bool
 ) -> None:
-    penalty, of_layer = cycle_penalty(DENSE, 0.5, gain=0.0, pull=0.0), calibrate(layer, arch)
+    penalty, of_layer = cycle_penalty(DENSE, 0.5, gain=0.0, damping=0.0), calibrate(layer, arch)
     whole, state = updated(penalty, {"only": LOGITS}, calibration=of_layer)
     part, held = updated(penalty, {"only": LOGITS}, calibration=of_layer, **method.priced_by([layer], arch))
     assert held.cycles == pytest.approx(float(state.cycles), rel=1e-6)
@@ -124,7 +124,7 @@ def test_without_a_mesh_the_gradient_is_that_of_a_sum_over_jobs() -> None:
 def test_its_weight_is_pulled_at_once_and_grows_or_shrinks_step_by_step() -> None:
     share, slope = map(np.asarray, share_and_slope()(LOGITS))
     for factor, off in ((0.8, 0.25), (1.25, -0.2), (0.1, 1.0)):  # at most as if cycles were twice the target
-        penalty, state = cycle_penalty(DENSE, factor * float(share), weight=2.0, gain=0.1, pull=1.5), None
+        penalty, state = cycle_penalty(DENSE, factor * float(share), weight=2.0, gain=0.1, damping=1.5), None
         for step in (1, 2):
             updates, state = updated(penalty, {"only": LOGITS}, state)
             assert state.step == step
@@ -161,7 +161,7 @@ def test_a_target_may_be_a_schedule_of_the_step() -> None:
     ids=["others", "nested", "variables", "bfloat16"],
 )
 def test_logits_are_found_by_name_and_nothing_else_is_changed(params: Any) -> None:
-    penalty = cycle_penalty(DENSE, 0.5, pull=0.0, gain=0.0)
+    penalty = cycle_penalty(DENSE, 0.5, damping=0.0, gain=0.0)
     updates, _ = updated(penalty, params)
     assert jax.tree.structure(updates) == jax.tree.structure(params)
     _, slope = share_and_slope()(LOGITS)
@@ -206,7 +206,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "target": (lambda: cycle_penalty(10, 1.5), "target must be a number above 0 and at most 1"),
     "weight": (lambda: cycle_penalty(10, 0.5, weight=-1), "weight must be a positive number, got -1"),
     "gain": (lambda: cycle_penalty(10, 0.5, gain=-1), "gain must be a number of 0 or more, got -1"),
-    "pull": (lambda: cycle_penalty(10, 0.5, pull=float("nan")), "pull must be a number of 0 or more, got nan"),
+    "damping": (lambda: cycle_penalty(10, 0.5, damping=float("nan")), "damping must be a number of 0 or more, got nan"),
     "params": (lambda: updated(cycle_penalty(10, 0.5), None), "params must be the logits .* got None"),
     "calibration": (lambda: updated(cycle_penalty(10, 0.5), {}, calibration=0), "calibration must be .* got int"),
     "params lack": (lambda: updated(cycle_penalty(10, 0.5), {"other": LOGITS}), "params must hold .* only lacks them"),

@@ -46,7 +46,7 @@ PHASES = {"dense": Phase(2, 1e-2), "sparse": Phase(2, 1e-2), "tune": Phase(2, 1e
 
 
 def _settings(method: Method | None, **options: Any) -> Settings:
-    return Settings(**{**PHASES, **options}, method=method, batch_size=16, interval=3, exact_images=8)
+    return Settings(**{**PHASES, **options}, method=method, batch_size=16, calibrate_every=3, exact_images=8)
 
 
 def _trainer(settings: Settings) -> Trainer:
@@ -166,7 +166,7 @@ def test_ablations_meet_the_target_and_go_on_as_if_they_had_not_been_stopped(
 def test_activations_become_sparse_and_a_stopped_run_goes_on_as_if_it_had_not_been(
     tmp_path: pathlib.Path, method: Method | None, cycles: float | None
 ) -> None:
-    settings = _settings(method, cycles=cycles, activations=3.0)
+    settings = _settings(method, cycles=cycles, activation_penalty=3.0)
     expected, log = _run(settings, tmp_path / "whole")
     assert ["activity" in log.points[step] for step in range(1, 25)] == [False] * 8 + [True] * 16
     _, before = _run(settings, tmp_path / "stopped", stop=14)
@@ -275,7 +275,7 @@ def test_a_full_disk_is_told_and_leaves_checkpoints_as_they_were(
             {"tune": Phase(0, 1.0)},
             "phases.tune.epochs must be positive where weights or activations are made sparse, got 2",
         ),
-        ({"activations": -1}, "sparsity.activations must be a number of 0 or more, got -1"),
+        ({"activation_penalty": -1}, "sparsity.activation_penalty must be a number of 0 or more, got -1"),
         ({"batch_size": 0}, "batch_size must be a positive integer, got 0"),
         ({"optimizer": "lamb"}, "optimizer.name must be one of adamw, sgd, got 'lamb'"),
         ({"weight_decay": -1}, "optimizer.weight_decay must be a number of 0 or more, got -1"),
@@ -284,7 +284,7 @@ def test_a_full_disk_is_told_and_leaves_checkpoints_as_they_were(
         ({"density": 0.0}, "sparsity.density must be a number above 0 and at most 1, or null, got 0.0"),
         ({"method": None}, "must be null for a method without a target"),
         ({"method": CycleAware()}, "sparsity.cycles must be set for a method that learns"),
-        ({"settled": 2}, "sparsity.settled must be a number from 0 to 1, got 2"),
+        ({"ramp": 2}, "sparsity.ramp must be a number from 0 to 1, got 2"),
         ({"penalty": 0}, "sparsity.penalty must be a positive number, got 0"),
     ],
 )
