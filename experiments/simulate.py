@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from experiments.harness import command, schema
+from experiments.harness import command
 from experiments.harness.once import once
 
 if TYPE_CHECKING:
@@ -34,16 +34,22 @@ def main(config: DictConfig) -> None:
 
     from experiments.harness import provenance
     from experiments.harness.files import write_csv, write_json
+    from experiments.harness.options import boolean, check_names, make, plain
     from experiments.harness.tracked import tracked
     from experiments.harness.workload import load_workload
     from phantom_jax import Phantom2D, simulate
     from phantom_jax.checks import one_of
 
-    arch = Phantom2D(**command.options(config, "arch"))
-    workload = load_workload(config)
+    options = plain(config)
+    check_names(options, ("arch", "workload", "figures", "tracking", "seed"))
+    check_names(options["figures"], ("write", "layer"), group="figures")
+    arch = make(Phantom2D, options["arch"], "arch")
+    workload = load_workload(options)
     made = provenance.collect(config)  # before anything that was read can change
-    if config.figures.layer is not None:
-        one_of("figures.layer", config.figures.layer, tuple(workload.names))
+    shown = options["figures"]["layer"]
+    if shown is not None:
+        shown = one_of("figures.layer", str(shown), tuple(workload.names))
+    with_figures = boolean("figures.write", options["figures"]["write"])
 
     console, directory = Console(), command.output_directory()
     with tracked(config, "simulate") as tracker:
@@ -64,8 +70,8 @@ def main(config: DictConfig) -> None:
 
         command.tell(workload.notes)
         report.print(console)
-        if config.figures.write:
-            command.tell(write_figures(directory, report, workload, arch, config.figures.layer, tracker))
+        if with_figures:
+            command.tell(write_figures(directory, report, workload, arch, shown, tracker))
         write_json(directory / "results.json", results)
         tracker.artifact("results", directory / "results.json", "results")
     print(directory, flush=True)
@@ -132,5 +138,4 @@ def _density(masks: Iterable[tuple[float, Sequence[int]]]) -> float:
 
 
 if __name__ == "__main__":
-    schema.register()
     command.run(main)

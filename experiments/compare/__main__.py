@@ -5,12 +5,11 @@
 """
 
 import dataclasses
-from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from experiments.harness import command, schema
+from experiments.harness import command
 from experiments.harness.once import once
 
 
@@ -27,12 +26,13 @@ def main(config: DictConfig) -> None:
     from experiments.compare.summary import ablation, ratio_rows, tables
     from experiments.harness import kept, provenance
     from experiments.harness.files import save_figure, write_csv, write_json
+    from experiments.harness.options import make, plain
     from experiments.harness.tracked import tracked
     from phantom_jax import Phantom2D
     from phantom_jax.tables import print_tables
 
-    arch = Phantom2D(**command.options(config, "arch"))
-    options: Any = OmegaConf.to_container(config, throw_on_missing=True)
+    options = plain(config)
+    arch = make(Phantom2D, options["arch"], "arch")
     settings = compare_cases.read_settings(options)
     made = provenance.collect(config)
     directory = command.output_directory()
@@ -72,5 +72,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    schema.register()
     command.run(main)

@@ -11,7 +11,8 @@ import phantom_jax
 from experiments.compare.cases import LayerCycles, MapPoint, Run
 from experiments.compare.designs import PHANTOM, rivals, variants
 from experiments.compare.measure import measure_point, run_design
-from experiments.harness import command, kept
+from experiments.harness import kept
+from experiments.harness.options import check_names, each
 from experiments.harness.workload import layer_name
 from phantom_jax import Layer, Phantom2D
 from phantom_jax.checks import integer, number, one_of
@@ -49,18 +50,18 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     options = {**options, **{f"map.{name}": value for name, value in (options.get("map") or {}).items()}}
     options.pop("map", None)
     known = ("networks", "size", "masks", "seeds", "sizes", "map.layer", "map.densities")
-    command.check_names(options, known, groups=("arch", "tracking"))
+    check_names(options, ("arch", "tracking", *known))
 
-    each = functools.partial(command.each, options)
     size = integer("size", options["size"], minimum=1)
     return Settings(
-        networks=each("networks", functools.partial(_network, size)),
+        networks=each(options, "networks", functools.partial(_network, size)),
         size=size,
-        masks=each("masks", lambda key, value: one_of(key, value, KINDS)),
-        seeds=each("seeds", lambda key, value: integer(key, value, minimum=0, maximum=2**64 - 1)),
-        sizes=each("sizes", lambda key, value: one_of(key, value, SIZES)),
+        masks=each(options, "masks", lambda key, value: one_of(key, value, KINDS)),
+        seeds=each(options, "seeds", lambda key, value: integer(key, value, minimum=0, maximum=2**64 - 1)),
+        sizes=each(options, "sizes", lambda key, value: one_of(key, value, SIZES)),
         map_layer=layer_name(size, "map.layer", options["map.layer"]),
         map_densities=each(
+            options,
             "map.densities",
             lambda key, value: number(key, value, "a number above 0, up to 1", lambda density: 0 < density <= 1),
             least=0,

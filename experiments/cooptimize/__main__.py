@@ -5,12 +5,10 @@ directory. Started again with `hydra.run.dir=` that directory, the job trains on
 `--multirun` over folds, jobs share the work, and `experiments.cooptimize.folds` puts their cases together.
 """
 
-from typing import Any
-
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from experiments.harness import command, schema
+from experiments.harness import command
 from experiments.harness.once import once
 
 
@@ -25,12 +23,13 @@ def main(config: DictConfig) -> None:
     from experiments.cooptimize import summary as cooptimize_summary
     from experiments.harness import kept, provenance
     from experiments.harness.files import save_figure, write_csv, write_json
+    from experiments.harness.options import make, plain
     from experiments.harness.tracked import tracked
     from phantom_jax import Phantom2D
     from phantom_jax.tables import print_tables
 
-    arch = Phantom2D(**command.options(config, "arch"))
-    options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    options = plain(config)
+    arch = make(Phantom2D, options["arch"], "arch")
     settings = cooptimize_cases.read_settings(options)
     cooptimize_cases.check(settings)
     made = provenance.collect(config)  # before anything that was read can change
@@ -59,5 +58,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    schema.register()
     command.run(main)

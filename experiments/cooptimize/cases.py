@@ -16,6 +16,7 @@ import phantom_jax
 from experiments.cooptimize.frontier import DENSE, Outcome
 from experiments.harness import command, kept
 from experiments.harness.files import write_whole
+from experiments.harness.options import check_names, each, make
 from experiments.train import options as train_settings
 from phantom_jax import Layer, LayerReport, Phantom2D, simulate
 from phantom_jax.checks import integer, number, one_of
@@ -27,17 +28,7 @@ from phantom_jax.workloads import write_npz
 GROUPS = ("arch", "data", "model", "optimizer", "tracking", "phases", "learner")
 _OPTIONS = (
     *("targets", "with_activations", "activation_penalty", "reorder_swaps", "other_meshes", "folds", "accuracy_drop"),
-    *(
-        "compared_with",
-        "resamples",
-        "seed",
-        "batch_size",
-        "calibrate_every",
-        "calibration_images",
-        "exact_images",
-        "evaluated_images",
-        "fast",
-    ),
+    *("compared_with", "resamples", "evaluated_images", "fast", *train_settings.OF_TRAINING),
 )
 _LEARNER = ("ramp", *train_settings.OF_LEARNERS)
 # What may differ when a job goes on: which cases there are, and what is computed from them.
@@ -105,9 +96,9 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     Raises:
         ValueError: An option is unknown or not valid.
     """
-    command.check_names(options, _OPTIONS, GROUPS)
-    command.check_names(options["learner"], _LEARNER)
-    folds = command.each(options, "folds", lambda name, value: _fold(name, value, options["data"]))
+    check_names(options, (*GROUPS, *_OPTIONS))
+    check_names(options["learner"], _LEARNER, group="learner")
+    folds = each(options, "folds", lambda name, value: _fold(name, value, options["data"]))
     sparser = [(method + SPARSER, target) for method, target in _points("with_activations", options)]
     points = [*_points("targets", options), *sparser]
     if not points:
@@ -223,19 +214,13 @@ def _fold(name: str, value: Any, data: Mapping[str, Any]) -> int:
 
 def _other_meshes(options: Mapping[str, Any]) -> dict[str, Phantom2D]:
     """Returns meshes by name, each like that of the job but for some parameters."""
-    known = tuple(field.name for field in dataclasses.fields(Phantom2D))
     for name, changes in options["other_meshes"].items():
         if not isinstance(changes, dict):
             raise ValueError(f"other_meshes.{name} must be parameters of arch that differ, got {changes!r}.")
-        for parameter in changes:
-            one_of(f"other_meshes.{name}", parameter, known)
-    meshes = {}
-    for name, changes in options["other_meshes"].items():
-        try:
-            meshes[name] = Phantom2D(**{**options["arch"], **changes})
-        except ValueError as error:
-            raise ValueError(f"other_meshes.{name}: {error}") from error
-    return meshes
+    return {
+        name: make(Phantom2D, {**options["arch"], **changes}, f"other_meshes.{name}")
+        for name, changes in options["other_meshes"].items()
+    }
 
 
 def _points(option: str, options: Mapping[str, Any]) -> list[tuple[str, float | str]]:
@@ -243,7 +228,7 @@ def _points(option: str, options: Mapping[str, Any]) -> list[tuple[str, float | 
     return [
         (method, target)
         for method, targets in options[option].items()
-        for target in command.each(
+        for target in each(
             {f"{option}.{method}": targets},
             f"{option}.{one_of(option, method, tuple(METHODS))}",
             _target(method),
@@ -276,12 +261,12 @@ def _job(settings: Settings, fold: int, method: str, target: float | str | None)
     learner, activations = dict(settings.options["learner"]), 0.0
     if method.endswith(SPARSER):
         method, activations = method.removesuffix(SPARSER), settings.options["activation_penalty"]
-    begun = {"cycles": None, "density": None, "activation_penalty": activations, "ramp": learner.pop("ramp")}
-    sparsity: dict[str, Any] = {"name": "none", **begun}
+    ramp = learner.pop("ramp")
+    sparsity: dict[str, Any] = {"name": "none" if method == DENSE else method, "activation_penalty": activations}
     if method == "n_m":
-        sparsity |= {"name": method, **dict(zip("nm", map(int, str(target).split(":")), strict=True))}
+        sparsity |= dict(zip("nm", map(int, str(target).split(":")), strict=True))
     elif method != DENSE:
-        sparsity |= {"name": method, "cycles": target, **(learner if METHODS[method]().learns else {})}
+        sparsity |= {"cycles": target, "ramp": ramp, **(learner if METHODS[method]().learns else {"density": None})}
     options |= {"sparsity": sparsity, "data": options["data"] | {"fold": fold}}
     try:
         return train_settings.read(options | _OF_TRAINING, settings.loaded)

@@ -9,12 +9,9 @@ import pathlib
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from experiments.harness import command, schema
-
-_OPTIONS = ("multipliers", "seed")
-_GROUPS = ("arch", "workload", "tracking")
+from experiments.harness import command
 
 
 @hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="explore")
@@ -26,22 +23,23 @@ def main(config: DictConfig) -> tuple[float, float]:
     from experiments.explore.area import area
     from experiments.harness import provenance
     from experiments.harness.files import write_json
+    from experiments.harness.options import check_names, make, plain
     from experiments.harness.tracked import tracked
     from experiments.harness.workload import load_workload
     from phantom_jax import Phantom2D, simulate
     from phantom_jax.checks import integer
 
-    options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    command.check_names(options, _OPTIONS, _GROUPS)
-    wanted = command.options(config, "arch")
+    options = plain(config)
+    check_names(options, ("arch", "workload", "tracking", "multipliers", "seed"))
+    wanted = options["arch"]
     budget = integer("multipliers", options["multipliers"], minimum=1)
-    arch = Phantom2D(**{**wanted, "cols": 1 if wanted["cols"] == "auto" else wanted["cols"]})
+    arch = make(Phantom2D, {**wanted, "cols": 1 if wanted.get("cols") == "auto" else wanted.get("cols")}, "arch")
     if arch.multipliers > budget:
         raise ValueError(
             f"multipliers must be at least those of the mesh, got {budget} for {arch.rows} x {arch.cols} cores of "
             f"{arch.pes} x {arch.threads}."
         )
-    if wanted["cols"] == "auto":
+    if wanted.get("cols") == "auto":
         arch = dataclasses.replace(arch, cols=budget // arch.multipliers)
     directory = command.output_directory()
     settings = {name: value for name, value in options.items() if name != "tracking"}
@@ -50,7 +48,7 @@ def main(config: DictConfig) -> tuple[float, float]:
     found = _known(directory / "results.json", settings)
     if found is None:
         with tracked(config, "explore") as tracker:
-            report = simulate(load_workload(config), arch)
+            report = simulate(load_workload(options), arch)
             parts = area(arch)
             found = {
                 "cycles": sum(report.cycles.tolist()) / len(report.cycles),
@@ -82,5 +80,4 @@ def _known(path: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any] | Non
 
 
 if __name__ == "__main__":
-    schema.register()
     command.run(main)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from experiments.harness import command, schema
+from experiments.harness import command
 from experiments.harness.once import once
 
 
@@ -26,12 +26,13 @@ def main(config: DictConfig) -> None:
     from experiments.fidelity.summary import summarize, tables
     from experiments.harness import kept, provenance
     from experiments.harness.files import save_figure, write_csv, write_json
+    from experiments.harness.options import make, plain
     from experiments.harness.tracked import tracked
     from phantom_jax import Phantom2D
     from phantom_jax.tables import print_tables
 
-    arch = Phantom2D(**command.options(config, "arch"))
-    options: Any = OmegaConf.to_container(config, throw_on_missing=True)
+    options = plain(config)
+    arch = make(Phantom2D, options["arch"], "arch")
     settings = fidelity_cases.read_settings(options)
     layers, masks = fidelity_cases.load_layers(settings)
     made = provenance.collect(config)  # before anything that was read can change
@@ -86,5 +87,4 @@ def totals(summary: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    schema.register()
     command.run(main)

@@ -11,7 +11,8 @@ import phantom_jax
 from experiments.fidelity.cases import STUDIES, Case
 from experiments.fidelity.draws import KINDS
 from experiments.fidelity.studies import measure_error, measure_gradient, measure_rank, measure_stale
-from experiments.harness import command, kept
+from experiments.harness import kept
+from experiments.harness.options import check_names, each, named
 from experiments.harness.workload import layer_name
 from phantom_jax import Layer, Phantom2D
 from phantom_jax.checks import integer, number, one_of
@@ -57,24 +58,29 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     Raises:
         ValueError: An option is unknown or not valid.
     """
-    command.check_names(options, [field.name for field in dataclasses.fields(Settings)], groups=("arch", "tracking"))
+    check_names(options, ("arch", "tracking", *(field.name for field in dataclasses.fields(Settings))))
     masks, size = options["masks"], integer("size", options["size"], minimum=1)
     if masks is not None and not isinstance(masks, str):
         raise ValueError(f"masks must be null or name an .npz file, got {masks!r}.")
     if options["layers"] == [] and masks is None:
         raise ValueError("layers must name at least one layer where masks is null, got none.")
 
-    each = functools.partial(command.each, options)
     return Settings(
-        studies=each("studies", lambda key, value: one_of(key, value, tuple(STUDIES))),
-        layers=each("layers", functools.partial(layer_name, size), least=0),
+        studies=each(options, "studies", lambda key, value: one_of(key, value, tuple(STUDIES))),
+        layers=each(options, "layers", functools.partial(layer_name, size), least=0),
         masks=masks,
-        kinds=each("kinds", lambda key, value: one_of(key, value, KINDS)),
+        kinds=each(options, "kinds", lambda key, value: one_of(key, value, KINDS)),
         densities=each(
-            "densities", lambda key, value: number(key, value, "a number above 0, up to 1", lambda d: 0 < d <= 1)
+            options,
+            "densities",
+            lambda key, value: number(key, value, "a number above 0, up to 1", lambda d: 0 < d <= 1),
         ),
-        redrawn=each("redrawn", lambda key, value: number(key, value, "a number from 0 to 1", lambda q: 0 <= q <= 1)),
-        scaled=each("scaled", lambda key, value: number(key, value, "a positive number", lambda f: 0 < f < math.inf)),
+        redrawn=each(
+            options, "redrawn", lambda key, value: number(key, value, "a number from 0 to 1", lambda q: 0 <= q <= 1)
+        ),
+        scaled=each(
+            options, "scaled", lambda key, value: number(key, value, "a positive number", lambda f: 0 < f < math.inf)
+        ),
         size=size,
         images=integer("images", options["images"], minimum=1),
         draws=_count("draws", options["draws"], minimum=2),
@@ -102,13 +108,11 @@ def load_layers(settings: Settings) -> tuple[dict[str, dict[str, Layer]], Worklo
             layers.setdefault(name, {})[kind] = dataclasses.replace(drawn[drawn.names.index(layer)], name=name)
     if settings.masks is None:
         return layers, None
-    try:
+    with named({"path": "masks"}):
         read = read_npz(settings.masks)
-    except ValueError as error:
-        raise ValueError(f"masks: {error}") from error
     for layer in read:
-        named = dataclasses.replace(layer, name=f"masks/{layer.name}")
-        layers[f"masks/{layer.name}"] = dict.fromkeys(KINDS, named)
+        renamed = dataclasses.replace(layer, name=f"masks/{layer.name}")
+        layers[f"masks/{layer.name}"] = dict.fromkeys(KINDS, renamed)
     return layers, read
 
 

@@ -1,6 +1,5 @@
-"""What all entry points share: errors that a user can read, and options."""
+"""What all entry points share: errors that a user can read, the directory, notes."""
 
-import dataclasses
 import functools
 import logging
 import os
@@ -8,13 +7,13 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import DictConfig, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG_PATH = str(pathlib.Path(__file__).resolve().parents[2] / "conf")
@@ -138,59 +137,6 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, _USER_ERRORS) and str(error):
         return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def options(config: DictConfig, group: str) -> dict[str, Any]:
-    """Returns the options of a configuration group, all of them known to its schema.
-
-    Raises:
-        ValueError: An option was appended that the schema does not have.
-    """
-    values = {str(name): value for name, value in config[group].items()}
-    schema = OmegaConf.get_type(config[group])
-    known = [field.name for field in dataclasses.fields(schema)]  # pyright: ignore[reportArgumentType]
-    for name in values:
-        if name not in known:
-            raise ValueError(f"{group} has no option {name}; its options are {', '.join(known)}.")
-    return values
-
-
-def check_names(options: Mapping[str, Any], known: Sequence[str], groups: Sequence[str] = ()) -> None:
-    """Checks that a job has all of its options and no others.
-
-    Args:
-        options: The options by name.
-        known: Names of the options.
-        groups: What the job has beside them: groups that are read elsewhere.
-
-    Raises:
-        ValueError: It has not.
-    """
-    those = f"those of this job are {', '.join([*groups, *known])}."
-    for name in options:
-        if name not in (*groups, *known):
-            raise ValueError(f"there is no option {name}; {those}")
-    for name in known:
-        if name not in options:
-            raise ValueError(f"option {name} is missing; {those}")
-
-
-def each(options: Mapping[str, Any], key: str, check: Callable[[str, Any], Any], least: int = 1) -> tuple[Any, ...]:
-    """Returns the entries of an option that is a list, each once.
-
-    Args:
-        options: The options by name.
-        key: The name of the list.
-        check: Returns an entry, given its name and itself, or raises a `ValueError`.
-        least: 1 where the list must not be empty, else 0.
-
-    Raises:
-        ValueError: It is no list, empty, or an entry is not valid.
-    """
-    values = options[key]
-    if not isinstance(values, list) or len(values) < least:
-        raise ValueError(f"{key} must be a list{' that is not empty' * least}, got {values!r}.")
-    return tuple(dict.fromkeys(check(f"{key}[{index}]", value) for index, value in enumerate(values)))
 
 
 def tell(notes: Iterable[str]) -> None:

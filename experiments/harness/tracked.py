@@ -1,12 +1,12 @@
 """Configuration -> tracker, for all jobs."""
 
 import pathlib
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from experiments.harness import command
+from experiments.harness.options import check_names, make, plain
 from experiments.harness.tracking import MODES, Identity, Tracker, Wandb, logged_group, open_tracker
 from phantom_jax.checks import one_of
 
@@ -29,17 +29,20 @@ def tracked(
     Raises:
         ValueError: An option of `config.tracking` is unknown or not valid.
     """
-    options = command.options(config, "tracking")
-    backend = one_of("tracking.backend", options.pop("backend"), ("none", "wandb"))
+    values = plain(config)
+    options = dict(values["tracking"])
+    backend = one_of("tracking.backend", options.pop("backend", None), ("none", "wandb"))
     where = directory or command.output_directory()
     group = options.pop("group", None)
     if group is None and command.in_multirun():
         group = pathlib.Path(HydraConfig.get().sweep.dir).name
     elif group is None and resume_after is not None:  # that of the sweep which it began in
         group = logged_group(where)
-    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     wandb = None
-    if backend == "wandb":
-        mode = _ALIASES.get(options["mode"], options["mode"])
-        wandb = Wandb(**options | {"mode": one_of("tracking.mode (WANDB_MODE)", mode, MODES)})
+    if backend == "none":
+        check_names(values["tracking"], ("backend",), ("group",), group="tracking")
+    else:
+        mode = options.get("mode", "offline")
+        mode = one_of("tracking.mode (WANDB_MODE)", _ALIASES.get(mode, mode), MODES)
+        wandb = make(Wandb, options | {"mode": mode}, "tracking")
     return open_tracker(where, Identity(job, values, group), wandb, resume_after)

@@ -1,28 +1,29 @@
-"""Configuration -> workload, for all jobs."""
+"""Options of the group `workload` -> a workload."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig
-
-from experiments.harness import command
+from experiments.harness.options import make
 from phantom_jax.checks import one_of
 from phantom_jax.workloads import NETWORKS, SyntheticWorkload, Workload, read_npz
 
-_SHAPE_OPTIONS = ("size", "width")
 
-
-def load_workload(config: DictConfig) -> Workload:
-    """Returns the workload that `config.workload` describes, with masks of `config.seed` if they are drawn.
+def load_workload(options: Mapping[str, Any]) -> Workload:
+    """Returns the workload of a command's options, with masks of `seed` if they are drawn.
 
     Raises:
         ValueError: The workload is unknown, or one of its options is not valid.
     """
-    options = command.options(config, "workload")
-    name = one_of("workload.name", options.pop("name"), ("npz", *NETWORKS))
+    values = dict(options["workload"])
+    name = one_of("workload.name", values.pop("name", None), ("npz", *NETWORKS))
     if name == "npz":
-        return read_npz(**options)
-    shape = {option: options.pop(option) for option in _SHAPE_OPTIONS if option in options}
-    return SyntheticWorkload(NETWORKS[name](**shape), seed=config.seed, **options)
+        return make(read_npz, values, "workload")
+    of_network = inspect.signature(NETWORKS[name]).parameters
+    network = make(
+        NETWORKS[name], {option: values.pop(option) for option in of_network if option in values}, "workload"
+    )
+    return make(SyntheticWorkload, values, "workload", network=network, seed=options["seed"])
 
 
 def layer_name(size: int, key: str, value: Any) -> str:
@@ -34,7 +35,7 @@ def layer_name(size: int, key: str, value: Any) -> str:
         value: Its value.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such layer.
     """
     network, _, layer = str(value).partition("/")
     if network not in NETWORKS:

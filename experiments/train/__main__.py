@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from experiments.harness import command, schema
+from experiments.harness import command
 from experiments.harness.once import once
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def main(config: DictConfig) -> None:
 
     from experiments.harness import provenance
     from experiments.harness.files import save_figure, write_csv, write_json, write_whole
+    from experiments.harness.options import make, plain
     from experiments.harness.tracked import tracked
     from experiments.train import figures as training_plotting
     from experiments.train import options as train_settings
@@ -41,8 +42,8 @@ def main(config: DictConfig) -> None:
     from phantom_jax.training import Checkpoints, Trainer, evaluate, phases_table
     from phantom_jax.workloads import write_npz
 
-    arch = Phantom2D(**command.options(config, "arch"))
-    options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    options = plain(config)
+    arch = make(Phantom2D, options["arch"], "arch")
     job = train_settings.read(options)
     made = provenance.collect(config)  # before anything that was read can change
     directory = _directory(job)
@@ -152,5 +153,4 @@ def _points(path: pathlib.Path) -> Sequence[Mapping[str, Any]]:
 
 
 if __name__ == "__main__":
-    schema.register()
     command.run(main)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import inspect
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from experiments.harness import command, schema
+from experiments.harness.options import boolean, check_names, make, named
 from phantom_jax.checks import integer, one_of
 from phantom_jax.sparsity import METHODS, NM, CycleAware, Method
 from phantom_jax.training import PHASES, Evaluation, Phase, Settings
@@ -18,24 +17,24 @@ from phantom_jax.training.data import Dataset, Splits, Subset, load, split
 from phantom_jax.training.networks import MODELS
 
 GROUPS = ("arch", "data", "model", "sparsity", "optimizer", "tracking", "phases")
-_OPTIONS = (
-    *(
-        "seed",
-        "batch_size",
-        "calibrate_every",
-        "calibration_images",
-        "exact_images",
-        "evaluated_images",
-        "saved_images",
-    ),
-    *("checkpoint_every", "resume", "fast"),
-)
-_FREE = ("tracking", "evaluated_images", "saved_images", "checkpoint_every", "resume")  # may differ when a run goes on
-CLOSE = 0.03  # to the target of cycles, or it is told
-_FAST_IMAGES, _FAST_BATCH, _FAST_COUNTED = 320, 32, 8
 OF_LEARNERS = ("logit_rate", "penalty", "gain", "damping")
 _LEARNERS = tuple(name for name, method in METHODS.items() if issubclass(method, CycleAware))
 _OF_METHODS = {"n_m": ("n", "m"), **dict.fromkeys(_LEARNERS, OF_LEARNERS)}
+# Fields of `Settings` that are options of groups, by their names there; the others are options of the command itself.
+_IN_GROUPS = {
+    **{phase: f"phases.{phase}" for phase in PHASES},
+    **{name: f"data.{name}" for name in ("shift", "flip")},
+    "optimizer": "optimizer.name",
+    "weight_decay": "optimizer.weight_decay",
+    "method": "sparsity.name",
+    **{name: f"sparsity.{name}" for name in ("cycles", "density", "ramp", "activation_penalty", *OF_LEARNERS)},
+}
+OF_TRAINING = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in _IN_GROUPS)
+_OPTIONS = (*OF_TRAINING, "evaluated_images", "saved_images", "checkpoint_every", "resume", "fast")
+_FREE = ("tracking", "evaluated_images", "saved_images", "checkpoint_every", "resume")  # may differ when a run goes on
+_OF_DATA = ("name", "dir", "size", "fold", "folds", "validation", "shift", "flip")
+CLOSE = 0.03  # to the target of cycles, or it is told
+_FAST_IMAGES, _FAST_BATCH, _FAST_COUNTED = 320, 32, 8
 _FAST_MODELS: dict[str, dict[str, Any]] = {
     "vgg_small": {"stages": [[8], [16]]},
     "mobilenet_small": {"stem": 8, "pairs": [[16, 1]]},
@@ -67,21 +66,24 @@ def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) 
     Raises:
         ValueError: An option is unknown or not valid, or the data set cannot be read.
     """
-    command.check_names(options, _OPTIONS, GROUPS)
+    check_names(options, (*GROUPS, *_OPTIONS))
     for name in ("evaluated_images", "saved_images", "checkpoint_every"):
         integer(name, options[name], minimum=1)
     resume = options["resume"]
     if not isinstance(resume, bool) and not (isinstance(resume, str) and resume):
         raise ValueError(f"resume must be true, false or the directory of a run, got {resume!r}.")
-    _check_groups(options)
-    settings = _settings(options)
-    data = dict(options["data"])
+    boolean("fast", options["fast"])
+    with named(_IN_GROUPS):
+        settings = _settings(options)
+    data = {name: value for name, value in options["data"].items() if name not in ("shift", "flip")}
     dataset, digest = loaded or load_data(data)
-    splits = split(dataset, settings.seed, data["fold"], data["folds"], data["validation"])
+    in_splits = {name: data[name] for name in ("fold", "folds", "validation")}
+    splits = make(split, in_splits, "data", dataset=dataset, seed=settings.seed)
     model = dict(options["model"])
-    make = MODELS[model.pop("name")]
+    network = MODELS[one_of("model.name", model.pop("name", None), tuple(MODELS))]
     shape, classes = dataset.images.shape[1:], len(dataset.classes)
-    nnx.eval_shape(lambda: make(shape, classes, nnx.Rngs(0), **model))  # refuses options that are not valid
+    of_data = {"image_shape": shape, "classes": classes}
+    nnx.eval_shape(lambda: make(network, model, "model", **of_data, rngs=nnx.Rngs(0)))  # refuses what is not valid
     if options["fast"]:
         settings = _fast(settings)
         splits = Splits(*(Subset(part.images[:_FAST_IMAGES], part.labels[:_FAST_IMAGES]) for part in _parts(splits)))
@@ -90,7 +92,7 @@ def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) 
         settings,
         dataset,
         splits,
-        lambda rngs: make(shape, classes, rngs, **model),
+        lambda rngs: network(**of_data, rngs=rngs, **model),
         {**{name: value for name, value in options.items() if name not in _FREE}, "data_sha256": digest},
         min(options["evaluated_images"], _FAST_COUNTED) if options["fast"] else options["evaluated_images"],
         options["saved_images"],
@@ -105,34 +107,24 @@ def load_data(data: Mapping[str, Any]) -> tuple[Dataset, str]:
     Raises:
         ValueError: It cannot be read.
     """
-    dataset = load(data["name"], data["dir"], data["size"])
+    dataset = make(load, {name: value for name, value in data.items() if name in ("name", "dir", "size")}, "data")
     digest = hashlib.sha256()
     for array in (dataset.images, dataset.labels, dataset.test_images, dataset.test_labels):
         digest.update(b"" if array is None else array.tobytes())
     return dataset, digest.hexdigest()
 
 
-def _check_groups(options: Mapping[str, Any]) -> None:
-    """Refuses options of groups that nothing would read, and misses those that something would."""
-    model = one_of("model.name", options["model"].get("name"), tuple(MODELS))
-    of_model = [name for name, of in inspect.signature(MODELS[model]).parameters.items() if of.default is not of.empty]
-    method = one_of("sparsity.name", options["sparsity"].get("name"), ("none", *METHODS))
-    known = {
-        "data": [field.name for field in dataclasses.fields(schema.DataConfig)],
-        "model": ["name", *of_model],
-        "sparsity": ["name", "cycles", "density", "ramp", "activation_penalty", *_OF_METHODS.get(method, ())],
-        "optimizer": ["name", "weight_decay"],
-        "phases": PHASES,
-        **{f"phases.{phase}": ["epochs", "learning_rate"] for phase in PHASES if phase in options["phases"]},
-    }
-    for group, names in known.items():
-        given = options["phases"][group.partition(".")[2]] if "." in group else options[group]
-        command.check_names({f"{group}.{name}": None for name in given}, [f"{group}.{name}" for name in names])
-
-
 def _settings(options: Mapping[str, Any]) -> Settings:
-    sparsity = dict(options["sparsity"])
-    name = sparsity.pop("name")
+    """Returns the library's settings, of all options that are its."""
+    groups = {group: dict(options[group]) for group in ("sparsity", "optimizer", "phases", "data")}
+    sparsity, optimizer, phases, data = groups.values()
+    name = one_of("sparsity.name", sparsity.pop("name", None), ("none", *METHODS))
+    is_fixed = name in ("none", "n_m")
+    targets = () if is_fixed else ("cycles", "ramp") if name in _LEARNERS else ("cycles", "density", "ramp")
+    check_names(sparsity, (*_OF_METHODS.get(name, ()), *targets, "activation_penalty"), group="sparsity")
+    check_names(optimizer, ("name", "weight_decay"), group="optimizer")
+    check_names(phases, PHASES, group="phases")
+    check_names(data, _OF_DATA, group="data")
     method: Method | None = None
     if name == "n_m":
         n, m = sparsity.pop("n"), sparsity.pop("m")
@@ -142,18 +134,15 @@ def _settings(options: Mapping[str, Any]) -> Settings:
         method = NM(n, m)
     elif name != "none":
         method = METHODS[name]()
-    phases = {phase: Phase(**options["phases"][phase]) for phase in PHASES}
     return Settings(
-        **phases,
+        **{phase: make(Phase, phases[phase], f"phases.{phase}") for phase in PHASES},
         method=method,
         **sparsity,
-        seed=options["seed"],
-        batch_size=options["batch_size"],
-        optimizer=options["optimizer"]["name"],
-        weight_decay=options["optimizer"]["weight_decay"],
-        shift=options["data"]["shift"],
-        flip=options["data"]["flip"],
-        **{name: options[name] for name in ("calibrate_every", "calibration_images", "exact_images")},
+        optimizer=optimizer["name"],
+        weight_decay=optimizer["weight_decay"],
+        shift=data["shift"],
+        flip=data["flip"],
+        **{name: options[name] for name in OF_TRAINING},
     )
 
 

@@ -9,7 +9,7 @@ import statistics
 import hydra
 from omegaconf import DictConfig
 
-from experiments.harness import command, schema
+from experiments.harness import command
 from experiments.harness.once import once
 
 
@@ -24,12 +24,13 @@ def main(config: DictConfig) -> None:
 
     from experiments.harness import provenance
     from experiments.harness.files import write_csv, write_json
+    from experiments.harness.options import check_names, plain
     from experiments.harness.tracked import tracked
     from experiments.validate import checks as validation
     from phantom_jax.checks import integer
     from phantom_jax.tables import print_tables
 
-    command.check_names({str(name): value for name, value in config.items()}, ("size", "seed"), ("tracking",))
+    check_names(plain(config), ("tracking", "size", "seed"))
     seed = integer("seed", config.seed, minimum=0, maximum=2**64 - 1)
     made = provenance.collect(config)
     planned = list(validation.checks(config.size, seed))
@@ -51,5 +52,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    schema.register()
     command.run(main)

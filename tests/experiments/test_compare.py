@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from experiments.compare import designs, measure, summary
 from experiments.compare import options as compare_cases
 from experiments.compare.cases import LayerCycles, Run
-from experiments.harness import command, schema
+from experiments.harness import command
 from phantom_jax import Layer, Phantom2D, simulate
 from phantom_jax.baselines import SCNN, SparTen
 from tests.experiments import jobs
@@ -165,11 +165,10 @@ def test_the_seed_gives_the_same_totals(tmp_path: pathlib.Path) -> None:
         (["size=33"], "size must be a multiple of 32, got 33"),
         (["~map"], "option map.layer is missing"),
         (["~seeds"], "option seeds is missing"),
-        (["+color=red"], "there is no option color; those of this job are arch, tracking, networks"),
+        (["+color=red"], "there is no option color; the options of this command are arch, tracking, networks"),
     ],
 )
 def test_bad_settings_are_refused_by_name(overrides: list[str], message: str) -> None:
-    schema.register()
     with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
         options: Any = OmegaConf.to_container(compose("compare", overrides))
     with pytest.raises(ValueError) as error:  # noqa: PT011 - messages hold brackets
@@ -191,5 +190,5 @@ def test_validation_prints_published_figures_beside_the_models(tmp_path: pathlib
     assert (tmp_path / "refused/log.jsonl").read_text().splitlines()[1:] == ['{"failed": true}']
     assert refused.returncode == 1
     unknown = jobs.run("validate", tmp_path, "+color=red")
-    assert "there is no option color; those of this job are tracking, size, seed" in unknown.stderr
+    assert "there is no option color; the options of this command are tracking, size, seed" in unknown.stderr
     assert "size must be a multiple of 32, got 7" in refused.stderr

@@ -15,7 +15,7 @@ import phantom_jax
 from experiments.cooptimize import cases as cooptimize_cases
 from experiments.cooptimize import summary as cooptimize_summary
 from experiments.cooptimize.folds import Folds
-from experiments.harness import command, schema
+from experiments.harness import command
 from experiments.harness.files import write_json, write_whole
 from phantom_jax import Layer, Phantom2D, simulate
 from phantom_jax.sparsity import METHODS, dense_cycles
@@ -87,7 +87,6 @@ def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: 
 
 
 def composed(*overrides: str) -> Any:
-    schema.register()
     with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
         return OmegaConf.to_container(compose("cooptimize", list(overrides)), resolve=True)
 
@@ -224,9 +223,12 @@ def test_the_summary_of_folds_has_what_is_planned_and_no_more(
         (["targets.n_m=['4:2']"], "targets.n_m[0] must keep some of a group and not all, as \"2:4\" does, got '4:2'"),
         (["activation_penalty=0"], "activation_penalty must be a number above 0, got 0"),
         (["+other_meshes.wide=4"], "other_meshes.wide must be parameters of arch that differ, got 4"),
-        (["+other_meshes.wide.raws=4"], "other_meshes.wide must be one of rows"),
+        (
+            ["+other_meshes.wide.raws=4"],
+            "there is no option other_meshes.wide.raws; the options of",
+        ),
         (["data.folds=1"], "folds[1] must be below data.folds, 1, got 1"),
-        (["+other_meshes.wide.rows=0"], "other_meshes.wide: rows must be a positive integer, got 0"),
+        (["+other_meshes.wide.rows=0"], "other_meshes.wide.rows must be a positive integer, got 0"),
         (["targets.cycle_aware=[2]"], "targets.cycle_aware[0] must be a number above 0 and at most 1, got 2"),
         (["targets.cycle_aware=0.1"], "targets.cycle_aware must be a list, got 0.1"),
         (["targets.n_m=[24]"], 'targets.n_m[0] must be a pattern such as "2:4", got 24'),
@@ -238,7 +240,7 @@ def test_the_summary_of_folds_has_what_is_planned_and_no_more(
         (["resamples=0"], "resamples must be a positive integer, got 0"),
         (["evaluated_images=0"], "evaluated_images must be a positive integer, got 0"),
         (["+color=red"], "there is no option color"),
-        (["+learner.foo=1"], "there is no option foo"),
+        (["+learner.foo=1"], "there is no option learner.foo"),
     ],
 )
 def test_bad_options_are_refused_by_name(overrides: list[str], message: str) -> None:

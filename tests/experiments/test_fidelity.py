@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from experiments.fidelity import draws, studies
 from experiments.fidelity import options as fidelity_cases
 from experiments.fidelity.cases import STUDIES
-from experiments.harness import command, schema
+from experiments.harness import command
 from phantom_jax import Phantom2D
 from tests.experiments import jobs
 
@@ -108,7 +108,7 @@ def test_measures_prints_writes_and_goes_on_where_it_was_interrupted(tmp_path: p
     [
         (["draws=1"], "draws must be an integer of at least 2, got 1."),
         (["arch.rows=0"], "rows must be a positive integer, got 0."),
-        (["+foo=1"], "there is no option foo; those of this job are arch, tracking, studies"),
+        (["+foo=1"], "there is no option foo; the options of this command are arch, tracking, studies"),
     ],
 )
 def test_mistakes_end_in_a_message(tmp_path: pathlib.Path, overrides: list[str], message: str) -> None:
@@ -120,7 +120,6 @@ def test_mistakes_end_in_a_message(tmp_path: pathlib.Path, overrides: list[str],
 
 def composed() -> dict:
     """Returns the options as the command line has them without overrides."""
-    schema.register()
     with initialize_config_dir(version_base="1.3", config_dir=command.CONFIG_PATH):
         options = OmegaConf.to_container(compose("fidelity"), throw_on_missing=True)
     assert isinstance(options, dict)
@@ -194,7 +193,7 @@ def test_bad_options_are_refused(option: str, value: object, message: str) -> No
 
 
 def test_masks_that_cannot_be_read_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"masks: path must name an \.npz file, got 'nowhere\.npz'"):
+    with pytest.raises(ValueError, match=r"masks must name an \.npz file, got 'nowhere\.npz'"):
         fidelity_cases.load_layers(fidelity_cases.read_settings(OPTIONS | {"layers": [], "masks": "nowhere.npz"}))
 
 

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.cooptimize import cases as cooptimize_cases
-from experiments.harness import command, schema
+from experiments.harness import command
 from tests.experiments import jobs
 
 PRESETS = sorted(path.stem for path in pathlib.Path(command.CONFIG_PATH, "experiment").glob("*.yaml"))
@@ -25,7 +25,6 @@ def test_every_experiment_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: st
 
 @pytest.mark.parametrize("preset", [preset for preset in PRESETS if jobs.job_of(preset) == "cooptimize"])
 def test_what_a_comparison_would_train_is_valid(preset: str) -> None:
-    schema.register()
     with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
         options: Any = OmegaConf.to_container(compose("cooptimize", [f"experiment={preset}"]), resolve=True)
     settings = cooptimize_cases.read_settings(options)

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 import phantom_jax
-from experiments.harness import command, kept, provenance, schema
+from experiments.harness import command, kept, provenance
 from experiments.harness.files import write_json
 from experiments.harness.once import once
 from phantom_jax import Phantom2D, simulate
@@ -50,7 +50,6 @@ def save_masks(path: pathlib.Path, seed: int) -> pathlib.Path:
 @pytest.fixture
 def composed() -> Any:
     """Hydra's composition of the main job, in this process; its own part is that of the running job."""
-    schema.register()
 
     def compose_and_set(*overrides: str) -> DictConfig:
         config = compose("simulate", [*OPTIONS, "tracking=none", *overrides], return_hydra_config=True)
@@ -79,7 +78,7 @@ def test_all_launchers_give_the_same_beside_a_job_that_fails(
         done = jobs.run("simulate", tmp_path, *SWEEP, *options, *swept, environment=environment)
     assert done.returncode == 1, done.stderr
     assert re.search(
-        r"1 of 3 jobs failed:\n  #1 .*arch.rows=0 .*: rows must be a positive integer, got 0.\n", done.stderr
+        r"1 of 3 jobs failed:\n  #1 .*arch.rows=0 .*: arch.rows must be a positive integer, got 0.\n", done.stderr
     )
     assert "Traceback" not in done.stderr
     found = jobs.results(tmp_path / "sweep")

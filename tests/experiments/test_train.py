@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from experiments.harness import command, schema
+from experiments.harness import command
 from experiments.train import options as train_settings
 from phantom_jax import Phantom2D, simulate
 from phantom_jax.workloads import read_npz
@@ -113,7 +113,6 @@ def log_lines(directory: pathlib.Path) -> list[str]:
 
 
 def options(*overrides: str) -> dict[str, Any]:
-    schema.register()
     with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
         composed: Any = OmegaConf.to_container(compose("train", list(overrides)), resolve=True)
     return composed
@@ -135,15 +134,15 @@ def options(*overrides: str) -> dict[str, Any]:
         (["fast=true", "model.stages=[[0]]"], "stages[0][0] must be a positive integer, got 0"),
         (["fast=true", "phases.dense.epochs=-3"], "phases.dense.epochs must be a non-negative integer, got -3"),
         (["fast=true", "batch_size=0"], "batch_size must be a positive integer, got 0"),
-        (["+sparsity.foo=1"], "there is no option sparsity.foo; those of this job are sparsity.name"),
-        (["sparsity.name=n_m"], "there is no option sparsity.logit_rate"),
+        (["+sparsity.foo=1"], "there is no option sparsity.foo; the options of sparsity are logit_rate"),
+        (["sparsity.name=n_m"], "there is no option sparsity.cycles"),
         (["sparsity=none", "sparsity.name=n_m"], "option sparsity.n is missing"),
         (["model.name=mobilenet_small"], "there is no option model.stages"),
         (["+data.foo=1"], "there is no option data.foo"),
         (["+optimizer.foo=1"], "there is no option optimizer.foo"),
         (["+phases.dense.foo=1"], "there is no option phases.dense.foo"),
         (["+phases.last.epochs=1"], "there is no option phases.last"),
-        (["+color=red"], "there is no option color; those of this job are arch, data"),
+        (["+color=red"], "there is no option color; the options of this command are arch, data"),
         (["~seed"], "option seed is missing"),
     ],
 )

@@ -16,7 +16,6 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from experiments.harness import schema
 from experiments.harness.command import CONFIG_PATH
 from phantom_jax.training.data import Dataset, augment, load
 from tests.experiments.jobs import ROOT
@@ -501,7 +500,6 @@ def test_bad_augmentation(options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize(("name", "shift", "flip"), [("digits", 1, False), ("mnist5k", 2, False), ("folder", 4, None)])
 def test_configuration(name: str, shift: int, flip: bool | None) -> None:
-    schema.register()
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         options = OmegaConf.to_container(compose(overrides=[f"+data={name}", "data.fold=2"]).data)
     assert options == {

@@ -1,0 +1,109 @@
+"""Options of commands, as plain values: checked by name, and given to the dataclass or function that they are for."""
+
+import contextlib
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+
+Made = TypeVar("Made")
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Returns a configuration as plain values.
+
+    Raises:
+        omegaconf.errors.MissingMandatoryValue: An option that has no default is not set.
+    """
+    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return values
+
+
+def check_names(
+    options: Mapping[str, Any], required: Sequence[str], optional: Sequence[str] = (), group: str | None = None
+) -> None:
+    """Checks that all options are known, and that none is missing.
+
+    Args:
+        options: The options by name.
+        required: Names of options that must be there.
+        optional: Names of options that may be there.
+        group: Their group; None for those of the command itself.
+
+    Raises:
+        ValueError: An option is unknown or missing.
+    """
+    above, owner = (f"{group}.", group) if group else ("", "this command")
+    options_of = f"the options of {owner} are {', '.join([*required, *optional])}."
+    for name in options:
+        if name not in (*required, *optional):
+            raise ValueError(f"there is no option {above}{name}; {options_of}")
+    for name in required:
+        if name not in options:
+            raise ValueError(f"option {above}{name} is missing; {options_of}")
+
+
+def make(kind: Callable[..., Made], options: Mapping[str, Any], group: str, **arguments: Any) -> Made:
+    """Returns what a dataclass or function makes of the options of a group, whose names are its parameters.
+
+    Args:
+        kind: The dataclass or function.
+        options: The options by name.
+        group: Their group, which messages put before the name of an option.
+        arguments: Arguments that are not options.
+
+    Raises:
+        ValueError: An option is unknown, missing or not valid.
+    """
+    parameters = [p for name, p in inspect.signature(kind).parameters.items() if name not in arguments]
+    required = [p.name for p in parameters if p.default is p.empty]
+    check_names(options, required, [p.name for p in parameters if p.name not in required], group)
+    with named({p.name: f"{group}.{p.name}" for p in parameters}):
+        return kind(**options, **arguments)
+
+
+@contextlib.contextmanager
+def named(names: Mapping[str, str]) -> Iterator[None]:
+    """Puts the names of options in place of those of arguments, where a `ValueError` begins with one.
+
+    Args:
+        names: Names of options, by argument.
+    """
+    try:
+        yield
+    except ValueError as error:
+        head = re.match(r"\w+", str(error))
+        if head and not str(error).startswith(names.get(head[0], head[0])):
+            error.args = (names[head[0]] + str(error)[head.end() :],)
+        raise
+
+
+def each(options: Mapping[str, Any], key: str, check: Callable[[str, Any], Any], least: int = 1) -> tuple[Any, ...]:
+    """Returns the entries of an option that is a list, each once.
+
+    Args:
+        options: The options by name.
+        key: The name of the list.
+        check: Returns an entry, given its name and itself, or raises a `ValueError`.
+        least: 1 where the list must not be empty, else 0.
+
+    Raises:
+        ValueError: It is not a list, it is empty, or an entry is not valid.
+    """
+    values = options[key]
+    if not isinstance(values, list) or len(values) < least:
+        raise ValueError(f"{key} must be a list{' that is not empty' * least}, got {values!r}.")
+    return tuple(dict.fromkeys(check(f"{key}[{index}]", value) for index, value in enumerate(values)))
+
+
+def boolean(key: str, value: Any) -> bool:
+    """Returns an option that is true or false.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} must be true or false, got {value!r}.")
+    return value
