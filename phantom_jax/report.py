@@ -1,7 +1,8 @@
 """Results: exact integers per layer and image, ratios derived from them, tables (SPEC 6)."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from phantom_jax.layer import Layer, nonzero
 from phantom_jax.tables import new_table, print_tables
 
 if TYPE_CHECKING:
     import pandas
 
 Ratio = float | None  # None where the denominator is 0
+_INT64_MAX = np.iinfo(np.int64).max
 
 
 def divide(numerator: int, denominator: int) -> Ratio:
@@ -82,6 +85,61 @@ class LayerReport(_Ratios):
     stack: Mapping[str, Int64[np.ndarray, " batch"]]  # thread slots; sums to cycles * multipliers
     supported: bool = True  # whether the published design runs such a layer; if not, the counts are this model's alone
 
+    @classmethod
+    def of(
+        cls,
+        layer: Layer,
+        name: str,
+        *,
+        cycles: Sequence[int],
+        stacks: Sequence[Mapping[str, int]],
+        dense_cycles: int,
+        multipliers: int,
+        nonzero_weights: int,
+        row_axis: str | None = None,
+        stream: str | None = None,
+        supported: bool = True,
+    ) -> "LayerReport":
+        """Makes the report of a layer from what each of its images takes.
+
+        Args:
+            layer: The layer.
+            name: Its name in the report.
+            cycles: Cycles of each image.
+            stacks: Slots of each component of the cycle stack, for each image. The component `effectual` is the
+                number of effectual MACs.
+            dense_cycles: See the attributes, as for the arguments below.
+            multipliers: Slots per cycle.
+            nonzero_weights: Non-zero weights of the layer.
+            row_axis: What the rows of the mesh share out, if there are any.
+            stream: What a stream runs along, if there is any.
+            supported: Whether the published design runs such a layer.
+
+        Raises:
+            ValueError: The slots of an image do not fit 64 bits.
+        """
+        _check_slots(max(cycles), multipliers, f"in layer {name}")
+        activations = nonzero(layer.activations)
+        stack = {component: np.array([each[component] for each in stacks], np.int64) for component in stacks[0]}
+        return cls(
+            name=name,
+            kind="conv" if layer.is_conv else "dense",
+            weights_shape=tuple(layer.weights.shape),
+            activations_shape=tuple(layer.activations.shape[1:]),
+            output_shape=layer.output_shape,
+            weight_density=nonzero_weights / math.prod(layer.weights.shape),
+            activation_density=int(np.count_nonzero(activations)) / activations.size,
+            row_axis=row_axis,
+            stream=stream,
+            multipliers=multipliers,
+            dense_cycles=dense_cycles,
+            dense_macs=layer.positions * layer.reduction * layer.filters,
+            cycles=np.array(cycles, np.int64),
+            effectual_macs=stack["effectual"],
+            stack=stack,
+            supported=supported,
+        )
+
     @property
     def ideal_dense_cycles(self) -> int:
         """Cycles of an ideally filled dense array with as many multipliers."""
@@ -110,6 +168,22 @@ class Report(_Ratios):
 
     layers: tuple[LayerReport, ...]
     architecture: Mapping[str, Any]  # parameters of the design that was simulated
+
+    @classmethod
+    def of(cls, layers: Iterable[LayerReport], architecture: Mapping[str, Any]) -> "Report":
+        """Gathers the reports of a network's layers, as they come.
+
+        Raises:
+            ValueError: The slots of an image, summed over the layers so far, do not fit 64 bits.
+        """
+        gathered: list[LayerReport] = []
+        cycles: list[int] = []  # of each image, exact
+        for layer in layers:
+            gathered.append(layer)
+            of_layer = layer.cycles.tolist()
+            cycles = [so_far + more for so_far, more in zip(cycles or [0] * len(of_layer), of_layer, strict=True)]
+            _check_slots(max(cycles), layer.multipliers, f"up to layer {layer.name}")
+        return cls(tuple(gathered), architecture)
 
     @property
     def multipliers(self) -> int:
@@ -236,6 +310,14 @@ class Report(_Ratios):
         table.add_section()
         table.add_row("total", *_shares(self), style="bold")
         return table
+
+
+def _check_slots(cycles: int, multipliers: int, where: str) -> None:
+    if cycles * multipliers > _INT64_MAX:
+        raise ValueError(
+            f"{cycles} cycles of {multipliers} multipliers, {where}, are more slots than 64 bits hold; a smaller array "
+            "has fewer."
+        )
 
 
 def _numbers(of: LayerReport | Report) -> dict[str, Any]:

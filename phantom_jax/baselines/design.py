@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from phantom_jax.layer import Layer, check_layers, nonzero
 from phantom_jax.report import LayerReport, Report
 from phantom_jax.windows import kernel_index, pad_spatial, tap_slices
 
-_INT64_MAX = np.iinfo(np.int64).max
 _STRETCH = 2  # how far the sides of a scaled array may be from the published proportion
 
 
@@ -84,13 +83,7 @@ class Design(abc.ABC):
         """
         named = check_layers(layers, traced=False)
         enable_cache()
-        reports: list[LayerReport] = []
-        for report in overlapped(lambda layer: self._layer_report(*layer), named):
-            reports.append(report)
-            cycles = [sum(image) for image in zip(*(each.cycles.tolist() for each in reports), strict=True)]
-            if max(cycles) * self.reported_multipliers > _INT64_MAX:
-                raise self._too_large(report.name)
-        return Report(tuple(reports), self.to_dict())
+        return Report.of(overlapped(lambda layer: self._layer_report(*layer), named), self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the name and the parameters of the design as plain values."""
@@ -106,29 +99,14 @@ class Design(abc.ABC):
         except ValueError as error:
             raise ValueError(f"{type(self).__name__} cannot run layer {name}: {error}") from None
         counts = [self._scaled(count(image)) for image in range(layer.batch)]
-        effectual = effectual_macs(layer)
-        if max(each.cycles for each in (*counts, dense)) * self.reported_multipliers > _INT64_MAX:
-            raise self._too_large(name)
-        weights, activations = nonzero(layer.weights), nonzero(layer.activations)
-        return LayerReport(
-            name=name,
-            kind="conv" if layer.is_conv else "dense",
-            weights_shape=tuple(layer.weights.shape),
-            activations_shape=tuple(layer.activations.shape[1:]),
-            output_shape=layer.output_shape,
-            weight_density=int(np.count_nonzero(weights)) / weights.size,
-            activation_density=int(np.count_nonzero(activations)) / activations.size,
-            row_axis=None,
-            stream=None,
-            multipliers=self.reported_multipliers,
+        return LayerReport.of(
+            layer,
+            name,
+            cycles=[each.cycles for each in counts],
+            stacks=[_stack(*each) for each in zip(counts, effectual_macs(layer).tolist(), strict=True)],
             dense_cycles=dense.cycles,
-            dense_macs=layer.positions * layer.reduction * layer.filters,
-            cycles=np.array([each.cycles for each in counts], np.int64),
-            effectual_macs=effectual,
-            stack={
-                "effectual": effectual,
-                **{part: self._slots(part, counts, effectual) for part in counts[0].stack},
-            },
+            multipliers=self.reported_multipliers,
+            nonzero_weights=int(np.count_nonzero(nonzero(layer.weights))),
             supported=self.supports(layer),
         )
 
@@ -141,12 +119,6 @@ class Design(abc.ABC):
             count, cycles=cycles, stack={**count.stack, "rounding": cycles * self.equal_multipliers - slots}
         )
 
-    def _slots(
-        self, part: str, counts: Sequence[Count], effectual: Int64[np.ndarray, " batch"]
-    ) -> Int64[np.ndarray, " batch"]:
-        slots = np.array([count.stack[part] for count in counts], np.int64)
-        return slots - effectual if part == counts[0].effectual_in else slots
-
     def _check_integer(self, name: str, minimum: int = 1) -> None:
         object.__setattr__(self, name, integer(name, getattr(self, name), minimum))
 
@@ -156,11 +128,10 @@ class Design(abc.ABC):
             raise ValueError(f"{name} must be true or false, got {value!r}.")
         object.__setattr__(self, name, bool(value))
 
-    def _too_large(self, name: str) -> ValueError:
-        return ValueError(
-            f"up to layer {name}, the {self.reported_multipliers} multipliers of {type(self).__name__} offer more "
-            "slots than 64 bits hold."
-        )
+
+def _stack(count: Count, effectual: int) -> dict[str, int]:
+    """Returns the stack of an image, with its effectual MACs as a component that starts it."""
+    return {"effectual": effectual, **count.stack, count.effectual_in: count.stack[count.effectual_in] - effectual}
 
 
 def nearest_array(published: tuple[int, int], per_cell: int, multipliers: int) -> tuple[int, int]:

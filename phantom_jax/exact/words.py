@@ -6,7 +6,6 @@ are padded with zero bits, which take no cycle; the one cycle that a block witho
 that exist. `lane_core` does the same much faster for P = T = 3.
 """
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int, UInt
 
 from phantom_jax.arch import Phantom2D
+from phantom_jax.exact.jobs import JobCycles
 from phantom_jax.exact.lowering import Streams, lower_activations, lower_weights
 from phantom_jax.exact.selector import selector_bins
 from phantom_jax.exact.tiles import compiled, run_tiles
@@ -26,20 +26,6 @@ _TILE_BLOCKS = 1 << 15
 _TILE_ENTRIES = 1 << 21
 _TILE_FILTERS = (1, 8, 64)  # tiles come in these widths: depthwise, grouped, and everything else
 _LONG_LOOKAHEAD = 64  # a longer block is cut down to the stream's length, in powers of two
-
-
-@dataclasses.dataclass(frozen=True)
-class JobCycles:
-    """What the jobs of one layer and image take, with the jobs that are never dispatched at zero.
-
-    Segments that hold no mask are left out; `segments` is 1 where streams are not cut into segments.
-    """
-
-    cycles: Int[np.ndarray, "filters jobs segments"]
-    effectual: int  # pairs of a weight and an activation that are both non-zero
-    bins: int  # cycles with work, summed over blocks and PEs
-    worked: int  # cycles of blocks with work
-    bubbles: int  # blocks without work
 
 
 def pe_bins(

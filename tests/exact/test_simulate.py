@@ -240,9 +240,11 @@ def test_no_overflow_of_slots_or_macs() -> None:
 
 
 def test_a_mesh_too_large_for_64_bits_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"rows and cols: in layer0, .* offer more slots than 64 bits hold"):
+    with pytest.raises(
+        ValueError, match=r"cycles of \d+ multipliers, in layer layer0, are more slots than 64 bits hold"
+    ):
         simulate(random_dense(0, 3, 9, 2), Phantom2D(rows=(1 << 31) - 1, cols=(1 << 31) - 1))
-    with pytest.raises(ValueError, match=r"rows and cols: up to layer\d+, .* offer more slots than 64 bits hold"):
+    with pytest.raises(ValueError, match=r"multipliers, up to layer layer\d+, are more slots than 64 bits hold"):
         simulate([random_dense(0, 3, 9, 2)] * 20, Phantom2D(rows=1 << 28, cols=1 << 28))
 
 

@@ -1,7 +1,7 @@
 """The fast form of the core for P = T = 3: sixty-four blocks at once, one in each bit of a word (SPEC 4).
 
 A *lane* is one bit of a 64-bit word and runs one block of one filter. The entries of a block are bits, the state of the
-selector is kept as bit planes (`selector.sliced_selector`), and so is the number of bins, so a whole block is some
+selector is kept as bit planes (`sliced_selector`), and so is the number of bins, so a whole block is some
 thousand bitwise instructions, each of which serves all lanes of a vector register. XLA compiles them to one loop
 without any intermediate array. Two rules keep it so: the loop writes one word per 64 lanes and nothing else, since
 XLA would compute everything again for each further output; and the loop over tiles is one of XLA's own, which keeps
@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, UInt8, UInt16, UInt64
 
-from phantom_jax.exact.selector import sliced_selector
+from phantom_jax.exact.lanes.selector import sliced_selector
 
 PES = THREADS = 3
 SLOTS = PES * THREADS
@@ -151,7 +151,7 @@ def _bins(stream: Any, gate: Callable[[Any, int], Array], selector: str, rotate:
     if lookahead <= _UNROLLED_LOOKAHEAD[selector]:
         return [_unrolled([entry(stream, mask, pe) for mask in range(lookahead)], selector) for pe in range(PES)]
 
-    start, step, untold = sliced_selector(selector)
+    start, step, uncounted = sliced_selector(selector)
     zeros = jnp.zeros_like(entry(stream, 0, 0)[0])
     # Three masks at a time, since columns then fall to the same PEs each time; masks of zeros change nothing.
     missing = -lookahead % PES
@@ -169,7 +169,7 @@ def _bins(stream: Any, gate: Callable[[Any, int], Array], selector: str, rotate:
 
     blank = (start(zeros, lookahead), [zeros] * lookahead.bit_length())
     carry, _ = lax.scan(step_three, [blank] * PES, thirds)
-    return [functools.reduce(_add_bit, untold(state), total) for state, total in carry]
+    return [functools.reduce(_add_bit, uncounted(state), total) for state, total in carry]
 
 
 def _plane(array: Array, mask: int, slot: int) -> Array:
@@ -182,7 +182,7 @@ def _plane(array: Array, mask: int, slot: int) -> Array:
 @functools.partial(jax.jit, static_argnames="selector", inline=True)  # traced once for all PEs
 def _unrolled(entries: list[list[Array]], selector: str) -> list[Array]:
     """Returns the bins of one PE, as bit planes, from the bits of all its entries in order."""
-    start, step, untold = sliced_selector(selector)
+    start, step, uncounted = sliced_selector(selector)
     zeros = jnp.zeros_like(entries[0][0])
     state, total = start(zeros, 0), _CarrySaveTotal()
     for before, entry in enumerate(entries):
@@ -190,7 +190,7 @@ def _unrolled(entries: list[list[Array]], selector: str) -> list[Array]:
             state = [*state, state[-1]]  # the number may need one more digit now: extends the sign
         state, opened = step(state, *entry)
         total.add(opened)
-    for opened in untold(state):
+    for opened in uncounted(state):
         total.add(opened)
     return total.planes(zeros, len(entries).bit_length())
 

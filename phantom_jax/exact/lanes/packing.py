@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from phantom_jax.arch import Phantom2D
+from phantom_jax.exact.jobs import JobCycles
 from phantom_jax.exact.lanes import kernels as lanes
 from phantom_jax.exact.lowering import Streams
 from phantom_jax.exact.tiles import compiled, run_tiles
-from phantom_jax.exact.words import JobCycles
 from phantom_jax.layer import Layer, nonzero
 from phantom_jax.windows import kernel_index, pad_spatial, tap_slices, window_view
 
