@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures how fast counting is: `.venv/bin/python scripts/benchmark.py [--yardstick limit.c]`.
+"""Measures how fast counting is: `.venv/bin/python scripts/benchmark.py [--only STEP ...] [--yardstick limit.c]`.
 
 Everything is a median of several runs, and what is compared was run in turns, so that a busy machine slows all of it.
 Prints tables and writes results.json beside them. `--yardstick` compiles a C program with the machine's compiler and
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--yardstick", type=pathlib.Path, help="a C program that prints its seconds last")
     parser.add_argument("--repeats", type=int, default=7, help="runs of which the median is taken (default 7)")
     parser.add_argument("--size", type=int, default=224, help="side of the input picture (default 224)")
+    parser.add_argument("--only", nargs="+", metavar="STEP", help="what to measure (default: everything)")
     parser.add_argument("--output", type=pathlib.Path, help="directory for results.json; by default below outputs/")
     parser.add_argument("--child", choices=CHILDREN, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -55,17 +56,15 @@ def main() -> None:
     from experiments.harness.files import write_json
     from phantom_jax import Phantom2D
 
-    directory = arguments.output or ROOT / "outputs" / time.strftime("benchmark-%Y-%m-%d-%H-%M-%S")
-    directory.mkdir(parents=True, exist_ok=True)
-    networks = load_networks(arguments.size)
+    networks = functools.cache(functools.partial(load_networks, arguments.size))
     yardstick = compile_yardstick(arguments.yardstick) if arguments.yardstick else None
     measure = functools.partial(medians, repeats=arguments.repeats)
     steps: dict[str, Callable[[], Any]] = {
-        "networks": lambda: measure_networks(networks, yardstick, measure),
-        "layers": lambda: measure_layers(networks, measure),
-        "architectures": lambda: measure_architectures(networks, measure),
+        "networks": lambda: measure_networks(networks(), yardstick, measure),
+        "layers": lambda: measure_layers(networks(), measure),
+        "architectures": lambda: measure_architectures(networks(), measure),
         "images": lambda: measure_images(arguments.size, measure),
-        "patterns": lambda: measure_patterns(networks[CONVOLUTIONS], measure),
+        "patterns": lambda: measure_patterns(networks()[CONVOLUTIONS], measure),
         "reference": lambda: measure_reference(measure),
         "start": lambda: measure_start(arguments.size),
         "devices": lambda: measure_devices(arguments.size),
@@ -73,10 +72,15 @@ def main() -> None:
         "proxy": lambda: child("convolutions", arguments.size, PHANTOM_JAX_CACHE="off"),
         "baselines": lambda: child("baselines", arguments.size),
     }
+    chosen = arguments.only or list(steps)
+    if unknown := [name for name in chosen if name not in steps]:
+        parser.error(f"--only must name steps of {', '.join(steps)}, got {', '.join(unknown)}")
+    directory = arguments.output or ROOT / "outputs" / time.strftime("benchmark-%Y-%m-%d-%H-%M-%S")
+    directory.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {"schema_version": 1, "machine": machine(), **provenance.versions()}
     results |= {"architecture": dataclasses.asdict(Phantom2D()), "repeats": arguments.repeats, "size": arguments.size}
     with Progress(transient=True) as bar:
-        for name in bar.track(list(steps), description="Measuring"):
+        for name in bar.track(chosen, description="Measuring"):
             results[name] = steps[name]()
     write_json(directory / "results.json", results)
     benchmark_tables.show(results)
@@ -312,7 +316,7 @@ CHILDREN = {
 
 
 def child(name: str, size: int, **environment: str) -> dict:
-    """Runs one of `CHILDREN` in a process of its own, which tells its peak memory too."""
+    """Runs one of `CHILDREN` in its own process, which reports its peak memory, too."""
     done = subprocess.run(
         [sys.executable, __file__, "--child", name, "--size", str(size)],
         env=os.environ | environment,

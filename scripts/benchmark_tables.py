@@ -5,13 +5,15 @@ from typing import Any
 
 
 def show(results: dict[str, Any]) -> None:
-    """Prints the tables."""
+    """Prints the tables of what was measured."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
 
     def table(title: str, rows: dict[str, dict], **columns: tuple[str, Callable[[Any], str]]) -> None:
+        if not rows:
+            return
         shown = Table(title=title, title_justify="left")
         shown.add_column("")
         for heading, _ in columns.values():
@@ -29,24 +31,24 @@ def show(results: dict[str, Any]) -> None:
     ratio = lambda heading: (heading, lambda value: f"{value:.2f}x")  # noqa: E731
     table(
         "Networks, warm, one image",
-        results["networks"],
+        results.get("networks", {}),
         seconds=milliseconds,
         dense_macs_per_second=giga,
         yardstick_seconds=("yardstick, ms", milliseconds[1]),
         of_yardstick=ratio("of yardstick"),
     )
-    for name, layers in results["layers"].items():
+    for name, layers in results.get("layers", {}).items():
         table(f"Layers of {name}, each alone", layers, seconds=milliseconds, dense_macs_per_second=giga)
     table(
         "Architectures (VGG16 conv3_2 and conv4_2)",
-        results["architectures"],
+        results.get("architectures", {}),
         seconds=milliseconds,
         of_default=ratio("of default"),
         first_seconds=("first run, ms", milliseconds[1]),
     )
     table(
         "Images per batch (VGG16's convolutions)",
-        results["images"],
+        results.get("images", {}),
         seconds=milliseconds,
         per_image_of_one=ratio("per image, of one"),
     )
@@ -59,11 +61,11 @@ def show(results: dict[str, Any]) -> None:
         "from_cache": ("from cache", str),
         "peak_bytes": ("peak, MB", lambda size: f"{size / 1e6:.0f}"),
     }
-    table("Fresh processes (VGG16)", results["start"], **starts)
-    table("Devices, all the same cores (VGG16)", results["devices"], **starts)
+    table("Fresh processes (VGG16)", results.get("start", {}), **starts)
+    table("Devices, all the same cores (VGG16)", results.get("devices", {}), **starts)
     table(
         "Expected cycles of a small CNN, beside its training step at batch 64",
-        results["penalty"],
+        results.get("penalty", {}),
         seconds=milliseconds,
         of_step=ratio("of step"),
         first_seconds=("first run, ms", milliseconds[1]),
@@ -75,16 +77,19 @@ def show(results: dict[str, Any]) -> None:
         "seconds": ("value and gradient, ms", milliseconds[1]),
         "peak_bytes": starts["peak_bytes"],
     }
-    table("Expected cycles of VGG16's convolutions, fresh process without a cache", {"": results["proxy"]}, **proxy)
-    baselines = results["baselines"]
-    table(
-        f"Baselines, once: {baselines['total_seconds']:.1f} s in all, at most {baselines['peak_bytes'] / 1e6:.0f} MB",
-        baselines["designs"],
-        vgg16_seconds=("vgg16, ms", milliseconds[1]),
-        mobilenet_v1_seconds=("mobilenet_v1, ms", milliseconds[1]),
-    )
-    patterns, reference = results["patterns"], results["reference"]
-    console.print(
-        f"Pattern tables of VGG16's convolutions: {patterns['seconds']:.2f} s, {patterns['ratio']:.2f}x of the layers "
-        f"per 512 filters. Scalar reference on a small layer: {reference['ratio']:.0f}x slower."
-    )
+    fresh = {"": results["proxy"]} if "proxy" in results else {}
+    table("Expected cycles of VGG16's convolutions, fresh process without a cache", fresh, **proxy)
+    if baselines := results.get("baselines"):
+        table(
+            f"Baselines, once: {baselines['total_seconds']:.1f} s, at most {baselines['peak_bytes'] / 1e6:.0f} MB",
+            baselines["designs"],
+            vgg16_seconds=("vgg16, ms", milliseconds[1]),
+            mobilenet_v1_seconds=("mobilenet_v1, ms", milliseconds[1]),
+        )
+    if patterns := results.get("patterns"):
+        console.print(
+            f"Pattern tables of VGG16's convolutions: {patterns['seconds']:.2f} s, "
+            f"{patterns['ratio']:.2f}x of the layers per 512 filters."
+        )
+    if reference := results.get("reference"):
+        console.print(f"Scalar reference on a small layer: {reference['ratio']:.0f}x slower.")

@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -13,18 +14,30 @@ YARDSTICK = (
 )
 
 
-@pytest.mark.slow
-def test_benchmark(tmp_path: pathlib.Path) -> None:
-    source = tmp_path / "yardstick.c"
+def benchmark(folder: pathlib.Path, *options: str) -> tuple[dict[str, Any], str]:
+    """Returns the results of the smallest size and what is printed."""
+    source = folder / "yardstick.c"
     source.write_text(YARDSTICK)
-    command = [sys.executable, SCRIPT, "--repeats", "1", "--size", "32", "--output", tmp_path, "--yardstick", source]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    results = json.loads((tmp_path / "results.json").read_text())
+    command = [sys.executable, SCRIPT, "--repeats", "1", "--size", "32", "--output", folder, "--yardstick", source]
+    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str(folder)
+    return json.loads((folder / "results.json").read_text()), done.stdout
+
+
+def test_networks(tmp_path: pathlib.Path) -> None:
+    results, shown = benchmark(tmp_path, "--only", "networks")
     for name in ("vgg16 convolutions", "vgg16", "mobilenet_v1", "resnet50"):
         row = results["networks"][name]
         assert row["yardstick_seconds"] == 0.5
         assert row["of_yardstick"] == pytest.approx(row["seconds"] / 0.5)
-        assert name in done.stdout
+        assert name in shown
+    assert "layers" not in results
+
+
+@pytest.mark.slow
+def test_everything(tmp_path: pathlib.Path) -> None:
+    results, _ = benchmark(tmp_path)
+    assert len(results["networks"]) == 4
     assert len(results["layers"]["mobilenet_v1"]) == 28
     assert results["start"]["empty cache"]["compilations"] > results["start"]["filled cache"]["compilations"]
     assert set(results["images"]) == {"1", "2", "4", "8"}
@@ -34,7 +47,6 @@ def test_benchmark(tmp_path: pathlib.Path) -> None:
     assert results["penalty"]["training step"]["of_step"] == 1
     assert 0 < results["proxy"]["seconds"] < results["proxy"]["first_seconds"]
     assert len(results["baselines"]["designs"]) == 5
-    assert done.stdout.splitlines()[-1] == str(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +54,7 @@ def test_benchmark(tmp_path: pathlib.Path) -> None:
     [
         (["--repeats", "0"], "--repeats must be at least 1, got 0"),
         (["--yardstick", "nowhere.c"], "--yardstick must be a C file, got nowhere.c"),
+        (["--only", "nothing", "start"], "--only must name steps of networks, layers, architectures, "),
     ],
 )
 def test_bad_options(options: list[str], message: str) -> None:
