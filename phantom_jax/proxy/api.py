@@ -1,4 +1,4 @@
-"""The relaxed model: expected cycles over independent random weight bits, differentiable (SPEC 8 and 10)."""
+"""The proxy: expected cycles over independent random weight bits, differentiable (SPEC 8 and 10)."""
 
 import dataclasses
 import functools
@@ -12,7 +12,6 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from phantom_jax.arch import Phantom2D, check_arch
-from phantom_jax.checks import integer
 from phantom_jax.exact import enable_cache
 from phantom_jax.layer import Layer, check_layers
 from phantom_jax.proxy.calibration import LayerCalibration, calibrate_layer
@@ -71,34 +70,19 @@ def calibrate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Calibration:
     return Calibration(tuple(calibrate_layer(layer, arch) for layer, _ in named), tuple(name for _, name in named))
 
 
-def expected_cycles_from(
-    calibration: Calibration,
-    weights: Sequence[Any] | Any,
-    *,
-    rounds: int | None = None,
-    chunks: int | None = None,
-    key: Array | None = None,
-) -> Float[Array, " layers"]:
+def expected_cycles_from(calibration: Calibration, weights: Sequence[Any] | Any) -> Float[Array, " layers"]:
     """Returns the expected cycles per image of each layer, averaged over the images of the calibration.
-
-    For large layers, the work can be cut down by sampling: `rounds` of a layer, with the filters that they run, stand
-    for all of them, which leaves value and gradient unbiased; and the gradient goes through so many `chunks` alone,
-    which leaves it unbiased, and the value as it is.
 
     Args:
         calibration: What `calibrate` returned.
         weights: Probabilities (floating) or a mask (boolean or integer) of each layer; a single array for one layer.
-        rounds: Rounds to sample, of layers that have more of them; all by default. Grouped layers, those of one chunk
-            per filter and single positions of few blocks in a fixed order are always taken whole.
-        chunks: Chunks to sample, of layers with pattern tables that have more of them; all by default.
-        key: Random key for sampling, from `jax.random.key`; a new one at each step.
 
     Returns:
         Expected cycles `[layers]`; NaN as in `expected_cycles`.
 
     Raises:
-        ValueError: `calibration` is none, `weights` lacks an array, has one of another shape than at calibration or
-            with values outside of [0, 1], or a sampling option is not a positive integer or lacks a key.
+        ValueError: `calibration` is not what `calibrate` returned, or `weights` lacks an array, or has one of another
+            shape than at calibration or with values outside of [0, 1].
     """
     if not isinstance(calibration, Calibration):
         raise ValueError(f"calibration must be what calibrate returned, got {type(calibration).__name__}.")
@@ -118,24 +102,8 @@ def expected_cycles_from(
             given = getattr(array, "shape", f"a {type(array).__name__}")
             raise ValueError(f"{argument} must be an array of shape {shape}, as at calibration, got {given}.")
         _check_probabilities(argument, array)
-    sampling = {"rounds": rounds, "chunks": chunks}
-    for option, value in sampling.items():
-        if value is not None:
-            integer(option, value, minimum=1)
-            if key is None:
-                raise ValueError(f"key must be a random key from jax.random.key where {option} are sampled, got None.")
-    keys: list[Array | None] = [None] * len(weights)
-    if key is not None:
-        try:
-            keys = list(jax.random.split(key, len(weights)))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"key must be a random key from jax.random.key, got {key!r}.") from error
-    return jnp.stack(
-        [
-            layer_cycles(layer, array, layer_key, **sampling).mean()
-            for layer, array, layer_key in zip(calibration.layers, weights, keys, strict=True)
-        ]
-    )
+    cycles = [layer_cycles(layer, array).mean() for layer, array in zip(calibration.layers, weights, strict=True)]
+    return jnp.stack(cycles)
 
 
 def _checked(layers: Layer | Iterable[Layer], arch: Phantom2D) -> list[tuple[Layer, str]]:

@@ -10,9 +10,9 @@ from jax.core import Tracer
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.layer import Layer
-from phantom_jax.proxy.jobs import engine, tables
+from phantom_jax.proxy.balance import draw_uniform
+from phantom_jax.proxy.jobs import tables, traced
 from phantom_jax.proxy.plan import Plan
-from phantom_jax.proxy.rounds.balance import draw_uniform
 
 
 @functools.partial(
@@ -35,19 +35,20 @@ def calibrate_layer(layer: Layer, arch: Phantom2D) -> LayerCalibration:
     """Calibrates a layer; hard activations that are not traced go through the engine of `simulate`."""
     probable = jnp.issubdtype(layer.activations.dtype, jnp.floating)
     plan = Plan.of(layer, probable, arch)
-    uniform = draw_uniform(plan) if plan.is_balanced and not plan.has_single_jobs else None
-    groups, chunks = plan.cut.groups, plan.cut.chunks
-    if plan.method == "patterns" and not probable and not isinstance(layer.activations, Tracer):
-        table = jnp.asarray(tables.count_patterns(layer, plan.cut, plan.segments, arch), jnp.float32)
+    uniform = draw_uniform(plan) if plan.is_balanced and plan.way != "single" else None
+    groups, chunks = plan.streams.groups, plan.streams.chunks
+    has_table = plan.way in ("single", "patterns")
+    if has_table and not probable and not isinstance(layer.activations, Tracer):
+        table = jnp.asarray(tables.count_patterns(layer, plan.streams, plan.segments, arch), jnp.float32)
         return LayerCalibration(plan, uniform, table.reshape(len(table), groups, chunks, *table.shape[2:]))
-    windows = engine.windows(layer, arch)
+    windows = traced.windows(layer, arch)
     if probable:
         windows = windows.astype(jnp.promote_types(windows.dtype, jnp.float32))
         valid = ((layer.activations >= 0) & (layer.activations <= 1)).all()
         windows *= jnp.where(valid, 1, jnp.nan)
-    if plan.method != "patterns":
+    if not has_table:
         return LayerCalibration(plan, uniform, windows=windows)
-    flat = jnp.moveaxis(windows, 3, 2).reshape(-1, plan.cut.positions, arch.pes, arch.threads)
+    flat = jnp.moveaxis(windows, 3, 2).reshape(-1, plan.streams.positions, arch.pes, arch.threads)
     both = tables.traced_tables(flat, plan.segments, plan.slots, arch)
     shape = (len(windows), groups, chunks, len(plan.segments), -1)
     return LayerCalibration(plan, uniform, *jax.tree.map(lambda table: table.reshape(shape), both))

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from phantom_jax.proxy.numerics import inverse, skewness, standard_deviation
 from phantom_jax.proxy.rounds.loads import Drawn, Loads
-from phantom_jax.proxy.rounds.maxima import CoreTimes, RowTimes, inverse, skewness, standard_deviation
+from phantom_jax.proxy.rounds.maxima import CoreTimes, RowTimes
 
 _MOST_SKEWNESS = 0.75  # given a load; cycles that are more skewed are few whole numbers, and no bent Gaussian
 

@@ -1,6 +1,7 @@
 """What the shapes of a layer and the accelerator fix: the exact model's mapping, and how cycles are expected."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
@@ -10,34 +11,39 @@ from phantom_jax.exact import Streams, choose_row_axis, cut_segments, streams
 from phantom_jax.layer import Layer
 from phantom_jax.proxy.jobs.chain import has_chain
 
-MOST_BITS = 12  # of a kernel whose patterns are all tabulated; of more, some are sampled
-_FEW_BLOCKS = 8  # whose cycles' distributions are added up; the sum of more is nearly Gaussian
+MOST_BITS = 12  # of a kernel whose patterns are all tabulated
+_FEW_BLOCKS = 8  # whose distributions of cycles are added up; the sum of more is nearly Gaussian
+
+Way = Literal[
+    "single",  # a table of patterns gives the whole distribution of a column's only job
+    "blocks",  # a Markov chain gives the distributions of few independent blocks, which add up
+    "patterns",  # tables of patterns give moments of jobs
+    "chain",  # a Markov chain gives moments of filters
+    "samples",  # sampled kernels give moments
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How a layer is cut, mapped and relaxed."""
+    """How a layer is cut and mapped, and the way its cycles are expected."""
 
     weights_shape: tuple[int, ...]
-    cut: Streams
+    streams: Streams
     row_axis: str
     segments: tuple[tuple[int, int], ...]
-    method: str  # "patterns", "chain" or "samples"
-    probable: bool  # whether activations are probabilities
+    way: Way
+    is_balanced: bool  # whether level-2 balance changes anything
     arch: Phantom2D
 
     @classmethod
-    def of(cls, layer: Layer, probable: bool, arch: Phantom2D) -> "Plan":
+    def of(cls, layer: Layer, has_probable_activations: bool, arch: Phantom2D) -> "Plan":
         """Plans a layer as `simulate` maps it."""
         cut = streams(layer, arch)
         row_axis, _ = choose_row_axis(cut, arch)
         segments = tuple(cut_segments(cut.length, arch.rows if row_axis == "segments" else 1))
-        longest = min(arch.lookahead, max(stop - start for start, stop in segments))
-        if cut.axis == "positions":
-            method = "patterns" if min(arch.slots, layer.reduction) <= MOST_BITS else "samples"
-        else:
-            method = "chain" if has_chain(arch.selector, arch.threads, longest) else "samples"
-        return cls(tuple(layer.weights.shape), cut, row_axis, segments, method, probable, arch)
+        plan = cls(tuple(layer.weights.shape), cut, row_axis, segments, "samples", False, arch)
+        plan = dataclasses.replace(plan, is_balanced=plan._is_balanced())
+        return dataclasses.replace(plan, way=plan._way(has_probable_activations))
 
     @property
     def reduction(self) -> int:
@@ -46,7 +52,7 @@ class Plan:
 
     @property
     def slots(self) -> int:
-        """Slots of a chunk that any chunk occupies."""
+        """Slots that a chunk occupies at most."""
         return min(self.arch.slots, self.reduction)
 
     @property
@@ -57,31 +63,35 @@ class Plan:
     @property
     def rounds(self) -> int:
         """Rounds of the layer."""
-        return -(-self.cut.filters // self.per_round)
+        return -(-self.streams.filters // self.per_round)
+
+    @property
+    def longest_segment(self) -> int:
+        """Masks of the longest segment of a stream."""
+        return max(stop - start for start, stop in self.segments)
 
     @property
     def places_jobs(self) -> bool:
         """Whether rows share out jobs of different kernel bits."""
-        return self.row_axis == "jobs" and self.cut.axis == "positions" and self.cut.jobs > 1
-
-    @property
-    def is_balanced(self) -> bool:
-        """Whether level-2 balance changes anything: several filters of several rounds, or jobs of several rows."""
-        orders = self.rounds > 1 and self.per_round > 1
-        return self.arch.inter_balance and (orders or (self.places_jobs and self.arch.rows > 1))
-
-    @property
-    def has_single_jobs(self) -> bool:
-        """Whether a column runs one chunk's job, whose cycles are a function of few bits: all there is to know."""
-        return self.method == "patterns" and self.cut.jobs == 1 and not self.probable
-
-    @property
-    def adds_blocks(self) -> bool:
-        """Whether the distributions of few independent blocks are added up, of filters in a fixed order."""
-        blocks = max(-(-(stop - start) // self.arch.lookahead) for start, stop in self.segments)
-        return self.method == "chain" and self.cut.positions == 1 and blocks <= _FEW_BLOCKS and not self.is_balanced
+        return self.row_axis == "jobs" and self.streams.axis == "positions" and self.streams.jobs > 1
 
     @property
     def cells(self) -> Int[np.ndarray, " jobs"]:
-        """The row of each job of a stream along chunks: as their loads are equal, jobs go round the rows."""
-        return np.arange(self.cut.jobs) % self.arch.rows * (self.row_axis == "jobs")
+        """The row of each job of a stream along chunks: as their loads are equal, jobs take the rows in turn."""
+        return np.arange(self.streams.jobs) % self.arch.rows * (self.row_axis == "jobs")
+
+    def _is_balanced(self) -> bool:
+        """Level-2 balance orders several filters of several rounds, and places jobs on several rows."""
+        orders = self.rounds > 1 and self.per_round > 1
+        return self.arch.inter_balance and (orders or (self.places_jobs and self.arch.rows > 1))
+
+    def _way(self, has_probable_activations: bool) -> Way:
+        if self.streams.axis == "positions":
+            if self.slots > MOST_BITS:
+                return "samples"
+            return "single" if self.streams.jobs == 1 and not has_probable_activations else "patterns"
+        if not has_chain(self.arch.selector, self.arch.threads, min(self.arch.lookahead, self.longest_segment)):
+            return "samples"
+        blocks = -(-self.longest_segment // self.arch.lookahead)
+        has_few_blocks = self.streams.positions == 1 and blocks <= _FEW_BLOCKS
+        return "blocks" if has_few_blocks and not self.is_balanced else "chain"

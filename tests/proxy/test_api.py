@@ -101,15 +101,6 @@ def replaced(**arrays: np.ndarray) -> Layer:
         ),
         (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [0.5]), r"weights\[0\] \(first\).*got a float"),
         (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [-GOOD.weights]), r"weights\[0\] \(first\).*-0\.5"),
-        (
-            lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [GOOD.weights], rounds=0),
-            "rounds must be a positive",
-        ),
-        (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [GOOD.weights], chunks=2), "key must be"),
-        (
-            lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), [GOOD.weights], chunks=2, key=ANYTHING),
-            "key .*got 3",
-        ),
         (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), GOOD.weights[:2]), r"weights\[0\].*\(2, 3, 2, 4\)"),
         (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), ANYTHING), "sequence of an array for each.*got int"),
         (lambda: expected_cycles_from(calibrate(GOOD, ONE_CORE), {"a": GOOD.weights}), "sequence.*got dict"),  # pyright: ignore

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from phantom_jax.exact.selector import Automaton, automaton
+from phantom_jax.exact import Automaton, automaton
 
 MOST_STATES = 1024  # of an automaton that is enumerated; beyond, kernels are sampled
 _STAGE = 9  # entries until the chain moves to a larger layout: it starts with few bins and few states

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.proxy.jobs.chain import bins_distribution, count_probabilities
-from phantom_jax.proxy.jobs.patterns import bits_by_filter, tiled_map
+from phantom_jax.proxy.jobs.patterns import bits_by_filter
 from phantom_jax.proxy.moments import Moments
-from phantom_jax.proxy.rounds.maxima import MOST_SKEWNESS, inverse, multiply_along, standard_deviation
+from phantom_jax.proxy.numerics import MOST_SKEWNESS, inverse, multiply_along, standard_deviation, tiled_map
 
 _SHIFT = 2.0**-6  # step of a derivative, along the variances of bits
 _TILE_UNITS = 128  # PEs' blocks that are stepped together

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from phantom_jax.proxy.moments import Moments
+from phantom_jax.proxy.numerics import rounded_product, tiled_map
 
 _TILE_BYTES = 1 << 25  # of the largest intermediate result
 
@@ -78,30 +79,6 @@ def extend_all(
     return tiled_map(unit, (tables, weights), max(1, min(units, _TILE_BYTES // per_unit)))
 
 
-def tiled_map(function, arguments, size: int):
-    """Maps a function over the leading axis of its arguments, `size` entries at a time; the last ones padded."""
-    arguments = jax.tree.map(jnp.asarray, arguments)
-    length = jax.tree.leaves(arguments)[0].shape[0]
-    tiles = -(-length // size)
-    size = -(-length // tiles)
-    missing = tiles * size - length
-
-    def tile(array: Array) -> Array:
-        if missing:
-            array = jnp.concatenate([array, jnp.zeros((missing, *array.shape[1:]), array.dtype)])
-        return array.reshape(tiles, size, *array.shape[1:])
-
-    results = jax.lax.map(jax.vmap(function), jax.tree.map(tile, arguments))
-    return jax.tree.map(lambda array: array.reshape(tiles * size, *array.shape[2:])[:length], results)
-
-
-def product(a: Array, b: Array) -> Array:
-    """Returns a * b, rounded: a sum that it is subtracted from must not be fused with it, or 0 would not come out."""
-    rounded = a * b
-    info = jnp.finfo(rounded.dtype)
-    return jax.lax.reduce_precision(rounded, info.nexp, info.nmant)
-
-
 def pattern_moments(
     table: Float[Array, "groups chunks batch segments patterns"],
     spread: Float[Array, "groups chunks batch segments patterns"] | None,
@@ -128,7 +105,7 @@ def pattern_moments(
 
     def columns(arrays: tuple[Array, Array | None]) -> Array:
         table, spread = arrays  # [B, segments, patterns]
-        products = product(table[:, first], table[:, second])
+        products = rounded_product(table[:, first], table[:, second])
         if spread is not None:
             products += spread[:, first] * jnp.asarray(first == second, table.dtype)[:, None]
         if given_load:
@@ -149,9 +126,9 @@ def pattern_moments(
     mean, products, more = jnp.split(extended, ends[:-1])
     square = np.zeros((cells, cells), int)
     square[first, second] = square[second, first] = np.arange(len(pairs))
-    covariance = (products - product(mean[first], mean[second]))[square]
+    covariance = (products - rounded_product(mean[first], mean[second]))[square]
     if given_load:
-        with_load, third = more - product(mean, bits_by_filter(weights).sum(2)), None
+        with_load, third = more - rounded_product(mean, bits_by_filter(weights).sum(2)), None
     else:
         total = mean.sum(0) * scale
         twice = jnp.asarray(np.where(first == second, 1, 2), weights.dtype)

@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from phantom_jax.arch import Phantom2D
-from phantom_jax.proxy.jobs.engine import job_cycles
-from phantom_jax.proxy.jobs.patterns import bits_by_filter, tiled_map
+from phantom_jax.proxy.jobs.patterns import bits_by_filter
+from phantom_jax.proxy.jobs.traced import job_cycles
 from phantom_jax.proxy.moments import Moments
+from phantom_jax.proxy.numerics import tiled_map
 
 SAMPLES = 64  # of each kernel
 _SMALLEST = 2.0**-23  # uniform number: what is less probable is not drawn, so that no likelihood has a huge gradient

@@ -11,8 +11,9 @@ from phantom_jax.arch import Phantom2D
 from phantom_jax.exact import Streams, job_counter
 from phantom_jax.layer import Layer
 from phantom_jax.proxy.jobs.chunks import Blocks, block_survival, central_moments
-from phantom_jax.proxy.jobs.engine import job_cycles
-from phantom_jax.proxy.jobs.patterns import pattern_bits, tiled_map
+from phantom_jax.proxy.jobs.patterns import pattern_bits
+from phantom_jax.proxy.jobs.traced import job_cycles
+from phantom_jax.proxy.numerics import tiled_map
 
 Segments = tuple[tuple[int, int], ...]
 _TILE_ENTRIES = 1 << 24  # of lookahead masks by columns that are counted together in traced code

@@ -7,9 +7,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from phantom_jax.proxy.rounds.maxima import bend, inverse, multiply_along, skewness, standard_deviation
+from phantom_jax.proxy.numerics import bend, inverse, multiply_along, skewness, standard_deviation
 
 _MOST_BITS = 64  # of a load that is taken as binomial; that of more bits is nearly Gaussian
 _LEAST_CHANCE = 1e-6  # of what is not a step
@@ -35,10 +35,6 @@ class Loads:
         spread = bits * (1 - bits)
         third = (spread * (1 - 2 * bits)).sum(-1)
         return cls(bits.sum(-1), spread.sum(-1), third, multiply_along(1 - bits, -1), bits.shape[-1])
-
-    def take(self, filters: Int[Array, " taken"]) -> "Loads":
-        """Returns the loads of some filters, in this order."""
-        return jax.tree.map(lambda array: array[filters], self)
 
     def draw(self, uniform: Float[Array, "filters *jobs"]) -> "Drawn":
         """Returns the loads below which lies this part of their distributions, smooth in the bits' probabilities."""
@@ -102,7 +98,3 @@ class Drawn:
     def followed(self) -> Float[Array, "filters *jobs"]:
         """The loads that schedules follow: rounded, so that what would be equal integers is not told apart."""
         return jax.lax.stop_gradient(jnp.round(self.load / _QUANTUM) * _QUANTUM)
-
-    def take(self, filters: Int[Array, " taken"]) -> "Drawn":
-        """Returns the loads of some filters, in this order."""
-        return jax.tree.map(lambda array: array[filters], self)

@@ -6,15 +6,14 @@ the product of the cores'; its mean is an integral by quadrature. As the varianc
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-MOST_SKEWNESS = 2.0
-_TINY = 1e-9  # what is no larger is 0, or its inverse would leave the range of 32 bits
+from phantom_jax.proxy.numerics import below_chance, bend, multiply_along, skewness, standard_deviation
+
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(24)  # of the maximum over columns
 _REACH = 5.0  # standard deviations around a core's mean that the integral spans
 _ROW_NODES, _ROW_NODE_WEIGHTS = np.polynomial.legendre.leggauss(12)  # of the maximum over rows
@@ -70,47 +69,6 @@ class RowTimes:
         return CoreTimes(mean, spread, skewness(third, spread))
 
 
-def multiply_along(array: Array, axis: int) -> Array:
-    """Returns the product along an axis, by halves: XLA makes better code of it, and its gradient, than of `prod`."""
-    array = jnp.moveaxis(array, axis, 0)
-    while len(array) > 1:
-        half = len(array) // 2
-        pairs = array[:half] * array[half : 2 * half]
-        array = pairs if len(array) % 2 == 0 else jnp.concatenate([pairs, array[2 * half :]])
-    return array[0]
-
-
-def inverse(values: Array) -> Array:
-    """Returns 1 / values, and 0 where they are 0 or tiny."""
-    some = values > _TINY
-    return jnp.where(some, 1 / jnp.where(some, values, 1), 0)
-
-
-def standard_deviation(variance: Array) -> Array:
-    """Returns the square root; where the variance is 0 or tiny, it and its gradient are 0."""
-    positive = variance > _TINY
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1)), 0)
-
-
-def bend(gaussian: Array, skewness: Array) -> Array:
-    """Returns values of mean 0, variance 1 and this skewness from standard Gaussian ones."""
-    third = gaussian / 6 - skewness / 36
-    return 2 * third * (3 + 3 * skewness * third + (skewness * third) ** 2)
-
-
-def unbend(values: Array, skewness: Array) -> Array:
-    """Returns the standard Gaussian values that `bend` takes to these; below what it can give, still monotone."""
-    root = jnp.exp(jnp.log(jnp.maximum(1 + skewness * values / 2, 1e-3)) / 3)  # much faster than a cube root
-    return 3 * values / (root**2 + root + 1) + skewness / 6
-
-
-def skewness(third: Array, variance: Array) -> Array:
-    """Returns the skewness from the third central moment, no larger than the transformation can serve."""
-    positive = variance > _TINY
-    ratio = jnp.where(positive, third, 0) / jnp.where(positive, variance, 1) ** 1.5
-    return jnp.clip(ratio, -MOST_SKEWNESS, MOST_SKEWNESS)
-
-
 def expected_rounds(times: CoreTimes, per_round: int) -> Float[Array, "*batch rounds"]:
     """Returns the expected cycles of each round, which runs `per_round` consecutive filters."""
     *batch, filters = times.mean.shape
@@ -153,11 +111,3 @@ def _expected_maximum(times: CoreTimes, present: Bool[Array, " filters"]) -> Flo
     expected = high - (high - low) * (jnp.asarray(_NODE_WEIGHTS / 2, dtype) * below).sum()
     # No maximum exceeds the sum; where hardly any core has work, that is what it is.
     return jnp.minimum(expected, jnp.where(present, times.mean, 0).sum())
-
-
-def below_chance(distance: Array, deviation: Array, skew: Array | None = None) -> Array:
-    """Returns the probability that a part of mean 0 stays below; of one without variance, 0 or 1."""
-    spread = deviation > 0
-    values = distance / jnp.where(spread, deviation, 1)
-    chance = 0.5 + 0.5 * jax.lax.erf(math.sqrt(0.5) * (values if skew is None else unbend(values, skew)))
-    return jnp.where(spread, chance, (distance >= 0).astype(distance.dtype))

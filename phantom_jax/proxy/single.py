@@ -12,15 +12,8 @@ from jaxtyping import Array, Float
 
 from phantom_jax.proxy.jobs.chain import count_probabilities
 from phantom_jax.proxy.jobs.patterns import pattern_bits, pattern_probabilities
-from phantom_jax.proxy.rounds.maxima import (
-    SHARED,
-    SHARED_WEIGHTS,
-    below_chance,
-    cut_rounds,
-    inverse,
-    multiply_along,
-    standard_deviation,
-)
+from phantom_jax.proxy.numerics import below_chance, inverse, multiply_along, standard_deviation
+from phantom_jax.proxy.rounds.maxima import SHARED, SHARED_WEIGHTS, cut_rounds
 
 _MOST_NODES = 128  # of distributions over cycles; where there are more cycles, in between they are lines
 _SHARED_PART = 0.75  # of the variance of how many filters come first: mostly the same ones for all

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int
 
 from phantom_jax.exact import place_next
 from phantom_jax.proxy.moments import Moments
+from phantom_jax.proxy.numerics import skewness
 from phantom_jax.proxy.plan import Plan
-from phantom_jax.proxy.rounds.maxima import CoreTimes, cut_rounds, expected_rounds, skewness
+from phantom_jax.proxy.rounds.maxima import CoreTimes, cut_rounds, expected_rounds
 
 _DRAWN_ROUNDS = 64  # sets of loads times rounds, at least: a layer of many rounds averages over them by itself
 
@@ -24,7 +25,7 @@ def draw_uniform(plan: Plan) -> Float[np.ndarray, "draws filters *jobs"]:
     They come in pairs, from opposite sides, and those of a filter or job are spread evenly over the draws.
     """
     pairs = -(-_DRAWN_ROUNDS // (2 * plan.rounds))
-    filters, jobs = plan.cut.filters, plan.cut.jobs if plan.places_jobs else 1
+    filters, jobs = plan.streams.filters, plan.streams.jobs if plan.places_jobs else 1
     generator = np.random.Generator(np.random.Philox(0))
     strata = generator.permuted(np.tile(np.arange(pairs)[:, None, None], (1, filters, jobs)), axis=0)
     uniform = (strata + generator.random((pairs, filters, jobs))) / (2 * pairs)
