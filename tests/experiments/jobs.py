@@ -1,15 +1,23 @@
 """Runs the jobs as their users do: from the command line."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from unittest import mock
 
 ROOT = pathlib.Path(__file__).parents[2]
+_NO_LOGGING = (
+    "hydra/hydra_logging=disabled",
+    "hydra/job_logging=disabled",
+)  # Hydra would set up that of the tests anew
 
 
 def job_of(preset: str) -> str:
@@ -28,6 +36,25 @@ def run(
     """
     arguments, variables = _command(job, overrides, environment)
     return subprocess.run(arguments, cwd=directory, env=variables, capture_output=True, text=True, timeout=600)
+
+
+def run_here(job: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Runs a job likewise, but in this process and its directory, which saves the imports."""
+    arguments, _ = _command(job, overrides, None)
+    stdout, stderr, code, before = io.StringIO(), io.StringIO(), 0, sys.argv
+    sys.argv = arguments[3:]
+    try:
+        with (
+            contextlib.redirect_stdout(stdout),
+            contextlib.redirect_stderr(stderr),
+            mock.patch("hydra._internal.logging_config.configure_logging"),  # which closes what pytest captures
+        ):
+            runpy.run_module(f"experiments.{job}", run_name="__main__", alter_sys=False)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.argv = before
+    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
 
 
 def kill_when(reached: Callable[[], bool], job: str, directory: pathlib.Path, *overrides: str) -> None:

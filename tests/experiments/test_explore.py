@@ -16,6 +16,7 @@ SMALL = ("workload=mobilenet_v1", "workload.size=32", "workload.width=0.25")
 SEARCH = ("--multirun", *SMALL, "hydra.sweep.dir=sweep")
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_and_counts_no_mesh_twice(tmp_path: pathlib.Path) -> None:
     sweep = tmp_path / "sweep"
     jobs.kill_when(lambda: len(jobs.results(sweep)) >= 3, "explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=50")

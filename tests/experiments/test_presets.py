@@ -1,5 +1,6 @@
-"""Every preset of an experiment runs in a fast mode, with the job that its first lines name."""
+"""Every preset of an experiment has valid options, and runs in a fast mode with the command in its first lines."""
 
+import functools
 import json
 import pathlib
 from typing import Any
@@ -10,30 +11,55 @@ from omegaconf import OmegaConf
 
 from experiments.cooptimize import cases as cooptimize_cases
 from experiments.harness import command
+from experiments.train import options as train_options
 from tests.experiments import jobs
 
 PRESETS = sorted(path.stem for path in pathlib.Path(command.CONFIG_PATH, "experiment").glob("*.yaml"))
+CHEAP = "dense_mnist5k"
+SMALL = ("arch.pes=1", "arch.threads=1", "arch.lookahead=3")  # compiles in a second
+
+
+@functools.cache
+def load_data(**options: Any) -> Any:
+    return train_options.load_data(options)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_experiment_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: str) -> None:
+def test_options_of_every_preset_are_valid(preset: str) -> None:
+    job = jobs.job_of(preset)
+    with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
+        options: Any = OmegaConf.to_container(compose(job, [f"experiment={preset}"]), resolve=True)
+    loaded = load_data(**options["data"])
+    if job == "train":
+        assert train_options.read(options, loaded).splits
+    else:
+        settings = cooptimize_cases.read_settings(options)
+        vars(settings)["loaded"] = loaded  # a cached property; reading the data takes seconds
+        cooptimize_cases.check(settings)
+        assert settings.compared_with in dict(settings.points)
+
+
+def test_a_preset_runs_in_a_fast_mode(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = jobs.run_here("train", f"experiment={CHEAP}", "fast=true", "hydra.run.dir=run", *SMALL)
+    check(done, tmp_path / "run" / "results.json", "train")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: str) -> None:
     job = jobs.job_of(preset)
     done = jobs.run(job, tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")
+    check(done, tmp_path / "run" / "results.json", job)
+
+
+def check(done: Any, results: pathlib.Path, job: str) -> None:
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["phases" if job == "train" else "points"]
-
-
-@pytest.mark.parametrize("preset", [preset for preset in PRESETS if jobs.job_of(preset) == "cooptimize"])
-def test_what_a_comparison_would_train_is_valid(preset: str) -> None:
-    with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
-        options: Any = OmegaConf.to_container(compose("cooptimize", [f"experiment={preset}"]), resolve=True)
-    settings = cooptimize_cases.read_settings(options)
-    cooptimize_cases.check(settings)
-    assert settings.compared_with in dict(settings.points)
+    assert json.loads(results.read_text())["phases" if job == "train" else "points"]
 
 
 @pytest.mark.parametrize("job", sorted({jobs.job_of(preset) for preset in PRESETS}))
-def test_an_unknown_preset_is_refused(tmp_path: pathlib.Path, job: str) -> None:
-    done = jobs.run(job, tmp_path, "experiment=front_digit")
+def test_an_unknown_preset_is_refused(job: str) -> None:
+    done = jobs.run_here(job, "experiment=front_digit")
     assert done.returncode == 1
     assert f"In '{job}': Could not find 'experiment/front_digit'" in done.stderr

@@ -1,11 +1,11 @@
 """Sweeps from the command line: the same on all launchers, told what failed, and gone on with after a kill."""
 
+import contextlib
 import hashlib
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -22,7 +22,8 @@ from phantom_jax import Phantom2D, simulate
 from phantom_jax.workloads import read_npz
 from tests.experiments import jobs
 
-OPTIONS = ("workload=npz", "workload.path=masks.npz", "figures.write=false")
+ARCH = ("arch.pes=1", "arch.threads=1", "arch.lookahead=3")  # compiles in a second
+OPTIONS = ("workload=npz", "workload.path=masks.npz", "figures.write=false", *ARCH)
 SWEEP = ("--multirun", *OPTIONS, "hydra.sweep.dir=sweep")
 OF_HOST = ("versions", "git_revision", "git_modified")
 Compose = Callable[..., DictConfig]
@@ -47,8 +48,8 @@ def save_masks(path: pathlib.Path, seed: int) -> pathlib.Path:
     return path
 
 
-@pytest.fixture
-def composed() -> Any:
+@contextlib.contextmanager
+def composition() -> Iterator[Compose]:
     """Hydra's composition of the main job, in this process; its own part is that of the running job."""
 
     def compose_and_set(*overrides: str) -> DictConfig:
@@ -61,21 +62,35 @@ def composed() -> Any:
     HydraConfig.instance().cfg = None
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "ray", "submitit_local"])
-def test_all_launchers_give_the_same_beside_a_job_that_fails(
-    tmp_path: pathlib.Path, masks: pathlib.Path, composed: Compose, launcher: str
+@pytest.fixture
+def composed() -> Iterator[Compose]:
+    with composition() as compose_and_set:
+        yield compose_and_set
+
+
+LAUNCHERS = ["basic", "joblib", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ray", "submitit_local"))]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_all_launchers_give_the_same_beside_a_run_that_fails(
+    tmp_path: pathlib.Path, masks: pathlib.Path, launcher: str
 ) -> None:
     options = [f"hydra/launcher={launcher}"]
     environment = {}
+    swept = ["arch.rows=2,0,7", "tracking=none"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short:  # paths of Ray's sockets must be
         if launcher == "ray":
             pytest.importorskip("hydra_plugins.hydra_ray_launcher")
             options += ["+hydra.launcher.ray.init.num_cpus=2", f"+hydra.launcher.ray.init._temp_dir={short}"]
             environment = {"HOME": str(tmp_path)}  # where it keeps a token
+        if launcher == "joblib":
+            options += ["hydra.launcher.n_jobs=2"]
         if launcher == "submitit_local":
             pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-        swept = ["arch.rows=2,0,7", "tracking=none"]
-        done = jobs.run("simulate", tmp_path, *SWEEP, *options, *swept, environment=environment)
+        if launcher == "basic":
+            done = jobs.run_here("simulate", *SWEEP, *options, *swept)
+        else:
+            done = jobs.run("simulate", tmp_path, *SWEEP, *options, *swept, environment=environment)
     assert done.returncode == 1, done.stderr
     assert re.search(
         r"1 of 3 jobs failed:\n  #1 .*arch.rows=0 .*: arch.rows must be a positive integer, got 0.\n", done.stderr
@@ -85,16 +100,29 @@ def test_all_launchers_give_the_same_beside_a_job_that_fails(
     assert found.keys() == {"0", "2"}
     for name, rows in (("0", 2), ("2", 7)):
         digest = hashlib.sha256(masks.read_bytes()).hexdigest()
+        with composition() as composed:
+            settings = composed(f"arch.rows={rows}")
         assert {key: value for key, value in found[name].items() if key not in OF_HOST} == {
             "schema_version": 1,
-            "settings": OmegaConf.to_container(composed(f"arch.rows={rows}"), resolve=True),
+            "settings": OmegaConf.to_container(settings, resolve=True),
             "inputs": {"workload.path.sha256": digest},
             "workload": {"name": "masks", "path": "masks.npz", "sha256": digest, "images": 1},
             "seed": None,
-            **simulate(read_npz(masks), Phantom2D(rows=rows)).to_dict(),
+            **simulate(read_npz(masks), Phantom2D(**settings.arch)).to_dict(),
         }
 
 
+def test_a_sweep_that_is_started_again_repeats_nothing(tmp_path: pathlib.Path) -> None:
+    assert jobs.run_here("simulate", *SWEEP, "arch.rows=1,2").returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/*/results.json")}
+    done = jobs.run_here("simulate", *SWEEP, "arch.rows=1,2,3")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert done.stdout.count("The job is not run again.") == 2
+    assert [found["architecture"]["rows"] for found in jobs.results(tmp_path / "sweep").values()] == [1, 2, 3]
+
+
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path: pathlib.Path) -> None:
     swept = f"arch.rows={','.join(map(str, range(1, 21)))}"
     jobs.kill_when((tmp_path / "sweep/1/results.json").exists, "simulate", tmp_path, *SWEEP, swept)
