@@ -119,7 +119,8 @@ def test_a_sweep_that_is_started_again_repeats_nothing(tmp_path: pathlib.Path) -
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert done.stdout.count("The job is not run again.") == 2
-    assert [found["architecture"]["rows"] for found in jobs.results(tmp_path / "sweep").values()] == [1, 2, 3]
+    rows = {name: found["architecture"]["rows"] for name, found in jobs.results(tmp_path / "sweep").items()}
+    assert rows == {"0": 1, "1": 2, "2": 3}
 
 
 @pytest.mark.slow
