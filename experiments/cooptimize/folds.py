@@ -2,23 +2,25 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from experiments.harness import command
 from experiments.harness.once import identity
+from experiments.harness.sweeps import Sweep
 
 _ALL = {"folds": None}  # in place of the folds of each job
 
 
-class Folds(Callback):
+class Folds(Sweep):
     """Summarizes all folds at the end of a multirun, in its directory."""
 
-    @command.around
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Writes tables and figures as a job does, if jobs differ in folds alone."""
+    def end(self, config: DictConfig, failed: Sequence[str]) -> None:
+        """Writes tables and figures as a run does, if none failed and they differ in folds alone."""
+        if failed:
+            return
         from experiments.cooptimize import cases as cooptimize_cases
         from experiments.cooptimize import figures as cooptimize_figures
         from experiments.cooptimize import summary as cooptimize_summary

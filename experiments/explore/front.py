@@ -1,4 +1,4 @@
-"""What surrounds the trials of an architecture search: going on with a study, and its front."""
+"""What surrounds the trials of an architecture search: its study, which resumes, and its front."""
 
 import dataclasses
 import hashlib
@@ -6,21 +6,23 @@ import json
 import logging
 import pathlib
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from experiments.harness import command
+from experiments.harness.sweeps import Sweep
 
 _PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
 
 
-class Front(Callback):
-    """Makes a multirun go on with its study, and writes the front at its end."""
+class Front(Sweep):
+    """Makes a multirun resume its study, and writes the front at its end."""
 
-    @command.around
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+    again = "Other meshes are tried in their place with"
+
+    def begin(self, config: DictConfig) -> None:
         """Names the study by the options that its trials share, and asks for the trials that are missing."""
         import optuna
 
@@ -28,7 +30,6 @@ class Front(Callback):
         if sweeper.get("storage") is None:
             command.tell(["no front will be written, as hydra.sweeper.storage is null: the study is not kept."])
             return
-        command.prepare_sweep(config)
         pathlib.Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         with flag_override(config, ["readonly", "struct"], False):
             if sweeper.study_name is None:
@@ -44,21 +45,15 @@ class Front(Callback):
                 for params in _presets(config).values():
                     if params not in known:  # some may have been lost with a run that was killed
                         study.enqueue_trial(params)
-            self._failed_before = {trial.number for trial in _failed(study)}
             done = len(_complete(study))
             sweeper.n_trials = max(sweeper.n_trials - done, 0)
             if "seed" in sweeper.sampler:  # another one, or it would draw the same meshes again
                 sweeper.sampler.seed = (config.seed if sweeper.sampler.seed is None else sweeper.sampler.seed) + done
         if done:
-            command.tell([f"the study goes on after {done} trials; {sweeper.n_trials} are left."])
+            command.tell([f"the study resumes after {done} trials; {sweeper.n_trials} are left."])
 
-    @command.around
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Writes the front as a table, a figure and JSON.
-
-        Raises:
-            JobFailedError: Trials of this run failed, which is told.
-        """
+    def end(self, config: DictConfig, failed: Sequence[str]) -> None:
+        """Writes the front of the meshes that did not fail as a table, a figure and JSON."""
         import optuna
 
         from experiments.harness.files import save_figure, write_csv, write_json
@@ -75,12 +70,7 @@ class Front(Callback):
             write_csv(directory / "front.csv", [{**row, "params": json.dumps(row["params"])} for row in rows])
             save_figure(_figure(rows), directory / "front")
             print_tables([_table(rows)])
-        failed = [str(_params(trial)) for trial in _failed(study) if trial.number not in self._failed_before]
-        if failed:
-            command.tell([f"{len(failed)} trials failed, and are left out: {'; '.join(failed)}."])
         print(directory, flush=True)
-        if failed:
-            raise command.JobFailedError
 
 
 def _digest(config: DictConfig) -> str:
@@ -118,10 +108,6 @@ def _presets(config: DictConfig) -> dict[str, dict[str, Any]]:
 
 def _complete(study: Any) -> list[Any]:
     return [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-
-
-def _failed(study: Any) -> list[Any]:
-    return [trial for trial in study.trials if trial.state.name == "FAIL"]
 
 
 def _params(trial: Any) -> dict[str, Any]:

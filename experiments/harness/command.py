@@ -13,10 +13,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, flag_override
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG_PATH = str(pathlib.Path(__file__).resolve().parents[2] / "conf")
+ERROR_FILE = "error.txt"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 # Runtime errors: no such backend of JAX, or no memory on it. Import errors: an extra that is not installed.
 _USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, RuntimeError, HydraException, OmegaConfBaseException)
@@ -32,7 +33,8 @@ class JobFailedError(HydraException):
 def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """Wraps the body of a job, so that an error is told at once, also in the middle of a multirun.
 
-    It runs in the directory where the command was typed, wherever a launcher put it.
+    It runs in the directory where the command was typed, wherever a launcher put it. In a multirun, a run that fails
+    leaves its error in its directory, for `experiments.harness.sweeps`.
     """
 
     @functools.wraps(function)
@@ -42,38 +44,18 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
             os.chdir(HydraConfig.get().runtime.cwd)
+            (output_directory() / ERROR_FILE).unlink(missing_ok=True)  # of an earlier try
             return function(config)
         except Exception as error:
-            is_mistake = isinstance(error, _USER_ERRORS)
-            if _FULL_ERROR_WANTED or not (is_mistake or in_multirun()):
-                raise
-            if is_mistake:
+            if not in_multirun():
+                if _FULL_ERROR_WANTED or not isinstance(error, _USER_ERRORS):
+                    raise
                 _tell(error)
-            else:  # a traceback does not come back from other processes
-                traceback.print_exc()
-            raise JobFailedError(text_of(error)) from error
-
-    return wrapped
-
-
-def around(function: Callable[..., None]) -> Callable[..., None]:
-    """Wraps what a callback of Hydra does around a sweep, so that an error ends the command with exit code 1.
-
-    Hydra turns errors of callbacks into warnings.
-    """
-
-    @functools.wraps(function)
-    def wrapped(*arguments: Any, **options: Any) -> None:
-        try:
-            function(*arguments, **options)
-        except JobFailedError:
-            sys.exit(1)
-        except Exception as error:
-            if _FULL_ERROR_WANTED or not isinstance(error, _USER_ERRORS):
-                traceback.print_exc()
-            else:
-                _tell(error)
-            sys.exit(1)
+                raise JobFailedError(text_of(error)) from error
+            _leave(error)
+            if HydraConfig.get().runtime.choices["hydra/sweeper"] == "basic":
+                return None  # the basic sweeper would start no others
+            raise JobFailedError(text_of(error)) from error  # others want a value, or decide how many may fail
 
     return wrapped
 
@@ -116,22 +98,6 @@ def in_multirun() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def prepare_sweep(config: DictConfig) -> None:
-    """Makes the configuration of a sweep fit for any launcher.
-
-    Its directory becomes absolute, since workers of a cluster may run in another one than the command. Ray starts no
-    dashboard, and is given no size of its object store, in which jobs put nothing and which a running cluster refuses.
-    """
-    directory = os.path.abspath(config.hydra.sweep.dir)
-    quoted = directory.replace("'", r"\'")
-    with flag_override(config, ["readonly", "struct"], False):
-        config.hydra.sweep.dir = directory
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")  # of which launchers compose each job
-        if "ray" in config.hydra.launcher:
-            ray = config.hydra.launcher.ray
-            ray.init = {"include_dashboard": False, "object_store_memory": None, **ray.init}
-
-
 def text_of(error: BaseException) -> str:
     """Returns what an error says, with its kind where that is not a mistake of the user."""
     if isinstance(error, _USER_ERRORS) and str(error):
@@ -156,7 +122,26 @@ def output_directory() -> pathlib.Path:
 _FULL_ERROR_WANTED = os.environ.get(_FULL_ERROR) == "1"
 
 
-def _tell(error: BaseException) -> None:
+def report(error: Exception) -> None:
+    """Prints an error: a mistake of the user in a line or two, a bug with its traceback."""
+    if _FULL_ERROR_WANTED or not isinstance(error, _USER_ERRORS):
+        traceback.print_exception(error)
+    else:
+        _tell(error)
+
+
+def _leave(error: Exception) -> None:
+    """Prints the error of a run of a multirun, and leaves it in the directory of the run, after its overrides."""
+    hydra_config, path, lines = HydraConfig.get(), output_directory() / ERROR_FILE, text_of(error).splitlines()
+    first = f"#{hydra_config.job.num} {' '.join(hydra_config.overrides.task)}: {lines[0]}"
+    path.write_text("\n".join([first, "", *traceback.format_exception(error)]))
+    if isinstance(error, _USER_ERRORS):
+        _tell(error, f"{path} shows where it was raised.")
+    else:
+        traceback.print_exception(error)
+
+
+def _tell(error: BaseException, where: str = f"{_FULL_ERROR}=1 shows where it was raised.") -> None:
     """Prints an error for people: what is wrong, and how to see where."""
     lines = [text_of(error)]
     if isinstance(error.__cause__, OSError):
@@ -167,4 +152,4 @@ def _tell(error: BaseException) -> None:
     if plugin and (extra := _EXTRAS.get(plugin[1])):
         lines = [f"{plugin[1]} needs the extra {extra}: scripts/setup all, or pip install phantom-jax[{extra}]"]
     print(f"Error: {os.linesep.join(lines)}", file=sys.stderr)
-    print(f"({_FULL_ERROR}=1 shows where it was raised.)", file=sys.stderr)
+    print(f"({where})", file=sys.stderr)

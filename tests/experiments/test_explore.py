@@ -1,9 +1,11 @@
-"""The architecture search, from the command line: killed and gone on with, on two launchers."""
+"""The architecture search, from the command line: killed and started again, on two launchers."""
 
 import json
 import pathlib
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,13 +19,13 @@ SEARCH = ("--multirun", *SMALL, "hydra.sweep.dir=sweep")
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_and_counts_no_mesh_twice(tmp_path: pathlib.Path) -> None:
+def test_a_killed_search_resumes_and_counts_no_mesh_twice(tmp_path: pathlib.Path) -> None:
     sweep = tmp_path / "sweep"
     jobs.kill_when(lambda: len(jobs.results(sweep)) >= 3, "explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=50")
     before = {path: path.stat().st_mtime_ns for path in sweep.glob("*/results.json")}
     done = jobs.run("explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=6", "hydra/launcher=joblib")
     assert done.returncode == 0, done.stderr
-    assert "the study goes on after 2 trials; 4 are left" in done.stdout  # they are told in pairs
+    assert "the study resumes after 2 trials; 4 are left" in done.stdout  # they are counted in pairs
     assert {path: path.stat().st_mtime_ns for path in before} == before
     front = json.loads((sweep / "front.json").read_text())["trials"]
     found = jobs.results(sweep)
@@ -37,7 +39,7 @@ def test_a_killed_search_goes_on_and_counts_no_mesh_twice(tmp_path: pathlib.Path
 
     other = jobs.run("explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=2", "arch.rows=2", "seed=1")
     assert other.returncode == 0, other.stderr
-    assert len(json.loads((sweep / "front.json").read_text())["trials"]) == 2  # of a study of its own
+    assert len(json.loads((sweep / "front.json").read_text())["trials"]) == 2  # of its own study
 
 
 def check_front(rows: list[dict[str, Any]]) -> None:
@@ -55,37 +57,46 @@ def check_results(found: dict[str, dict[str, Any]]) -> None:
         assert result["area"] == sum(area(arch).values())
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["multipliers=8"], "multipliers must be at least those of the mesh, got 8 for 7 x 1 cores of 3 x 3"),
-        (["arch.cols=few"], "cols must be a positive integer, got 'few'"),
-        (["+color=red"], "there is no option color"),
-    ],
-)
-def test_mistakes_end_in_a_message(tmp_path: pathlib.Path, overrides: list[str], message: str) -> None:
-    done = jobs.run("explore", tmp_path, *SMALL, *overrides)
+MISTAKES = [
+    (["multipliers=8"], "multipliers must be at least those of the mesh, got 8 for 7 x 1 cores of 3 x 3"),
+    (["arch.cols=few"], "cols must be a positive integer, got 'few'"),
+    (["+color=red"], "there is no option color"),
+    (["--multirun", "workload=npz", "workload.path=missing.npz"], "missing.npz"),
+]
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES)
+def test_mistakes_end_in_a_message(overrides: list[str], message: str) -> None:
+    done = jobs.run_here("explore", *SMALL[: 0 if "workload=npz" in overrides else None], *overrides)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_failing_mesh_does_not_lose_the_others(tmp_path: pathlib.Path) -> None:
-    fixed = ("arch.pes=3", "arch.threads=3", "arch.lookahead=9", "arch.selector=in_order")
+    rng = np.random.default_rng(0)
+    np.savez("masks.npz", fc_weights=rng.random((200, 30)) < 0.3, fc_activations=rng.random((1, 200)) < 0.5)
+    masks = ("workload=npz", "workload.path=masks.npz")
+    fixed = ("arch.pes=1", "arch.threads=1", "arch.lookahead=3", "arch.selector=in_order")
     balances = ("arch.intra_balance=true", "arch.inter_balance=true")
-    done = jobs.run(
-        "explore", tmp_path, *SEARCH, "arch.rows=choice(1,300)", *fixed, *balances, "hydra.sweeper.n_trials=4"
-    )
-    assert [row["params"] for row in json.loads((tmp_path / "sweep" / "front.json").read_text())["trials"]] == [
-        {"arch.rows": 1}
-    ], done.stderr
+    search = ("--multirun", *masks, "hydra.sweep.dir=sweep", *fixed, *balances, "arch.rows=choice(1,2,300)")
+    done = jobs.run_here("explore", *search, "hydra.sweeper.n_trials=8", "seed=3")
+    front = json.loads((tmp_path / "sweep" / "front.json").read_text())["trials"]
+    assert {row["params"]["arch.rows"] for row in front} == {1, 2}, done.stderr
+    check_front(front)
+    Image.open(tmp_path / "sweep" / "front.png").verify()
     assert done.returncode == 1
-    assert "trials failed, and are left out: {'arch.rows': 300}" in done.stdout
-    assert "multipliers must be at least those of the mesh, got 252 for 300 x 1 cores of 3 x 3" in done.stderr
+    message = "multipliers must be at least those of the mesh, got 252 for 300 x 1 cores of 1 x 1"
+    failed = done.stderr.partition("failed:\n")[2].splitlines()
+    assert re.fullmatch(rf"  #\d .*arch.rows=300 .*: {message}\.", failed[0])
+    assert failed[-2] == "Other meshes are tried in their place with:"
 
-
-def test_a_search_that_cannot_begin_says_so(tmp_path: pathlib.Path) -> None:
-    done = jobs.run("explore", tmp_path, "--multirun", "workload=npz", "workload.path=missing.npz")
-    assert done.returncode == 1
-    assert "missing.npz" in done.stderr
-    assert "Traceback" not in done.stderr
+    again = jobs.run_here("explore", *search, "hydra.sweeper.n_trials=2", "seed=3")
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"the study resumes after \d trials; 0 are left", again.stdout)
+    assert not list(tmp_path.rglob("error.txt"))

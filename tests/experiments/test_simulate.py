@@ -87,7 +87,7 @@ def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path) -> N
 def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
     done = run(tmp_path, "--multirun", "workload=npz", f"workload.path={masks}", "arch.rows=0,2")
     assert done.returncode == 1
-    assert "1 of 2 jobs failed:\n  #0 workload=npz" in done.stderr
+    assert "1 run failed:\n  #0 workload=npz" in done.stderr
     assert "arch.rows=0 tracking=none: arch.rows must be a positive integer, got 0.\n" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(list(tmp_path.glob("outputs/*/*/1/results.json"))) == 1

@@ -1,9 +1,10 @@
-"""Sweeps from the command line: the same on all launchers, told what failed, and gone on with after a kill."""
+"""Sweeps from the command line: the same on all launchers; they report what failed, and resume after a kill."""
 
 import contextlib
 import hashlib
 import pathlib
 import re
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -18,6 +19,7 @@ import phantom_jax
 from experiments.harness import command, kept, provenance
 from experiments.harness.files import write_json
 from experiments.harness.once import once
+from experiments.harness.sweeps import command_again
 from phantom_jax import Phantom2D, simulate
 from phantom_jax.workloads import read_npz
 from tests.experiments import jobs
@@ -93,9 +95,14 @@ def test_all_launchers_give_the_same_beside_a_run_that_fails(
             done = jobs.run("simulate", tmp_path, *SWEEP, *options, *swept, environment=environment)
     assert done.returncode == 1, done.stderr
     assert re.search(
-        r"1 of 3 jobs failed:\n  #1 .*arch.rows=0 .*: arch.rows must be a positive integer, got 0.\n", done.stderr
+        r"1 run failed:\n  #1 .*arch.rows=0 .*: arch.rows must be a positive integer, got 0.\n"
+        rf"These alone run again with:\n  .* hydra.sweep.dir={re.escape(str(tmp_path / 'sweep'))}\n$",
+        done.stderr,
     )
     assert "Traceback" not in done.stderr
+    (report,) = tmp_path.rglob("error.txt")
+    assert report.parent == tmp_path / "sweep" / "1"
+    assert "Traceback" in report.read_text()
     found = jobs.results(tmp_path / "sweep")
     assert found.keys() == {"0", "2"}
     for name, rows in (("0", 2), ("2", 7)):
@@ -112,19 +119,44 @@ def test_all_launchers_give_the_same_beside_a_run_that_fails(
         }
 
 
-def test_a_sweep_that_is_started_again_repeats_nothing(tmp_path: pathlib.Path) -> None:
-    assert jobs.run_here("simulate", *SWEEP, "arch.rows=1,2").returncode == 0
+def test_a_sweep_that_is_started_again_repeats_what_failed_alone(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
+    (tmp_path / "sweep" / "old").mkdir(parents=True)
+    (tmp_path / "sweep" / "old" / "error.txt").write_text("#7 of an earlier try\n")
+    (tmp_path / "sweep" / "error.txt").write_text("not of a run\n")
+    swept = ["arch.rows=1,2", "workload.path=masks.npz,later.npz"]
+    failing = jobs.run_here("simulate", *SWEEP, *swept)
+    assert failing.returncode == 1
+    assert re.findall("#(.) ", failing.stderr.partition("2 runs failed:")[2]) == ["2", "3"]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/*/results.json")}
-    done = jobs.run_here("simulate", *SWEEP, "arch.rows=1,2,3")
+    assert [path.parent.name for path in sorted(before)] == ["0", "1"]
+    masks.rename("later.npz")
+    save_masks(masks, seed=0)
+    done = jobs.run_here("simulate", *SWEEP, *swept)
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert done.stdout.count("The job is not run again.") == 2
     rows = {name: found["architecture"]["rows"] for name, found in jobs.results(tmp_path / "sweep").items()}
-    assert rows == {"0": 1, "1": 2, "2": 3}
+    assert rows == {"0": 1, "1": 2, "2": 1, "3": 2}
+    assert list(tmp_path.rglob("error.txt")) == [tmp_path / "sweep" / "error.txt"]
+
+
+def test_a_command_that_runs_again_keeps_what_the_shell_and_hydra_read_otherwise() -> None:
+    typed = [
+        "python",
+        "-m",
+        "experiments.simulate",
+        "--multirun",
+        "seed=0,1",
+        "hydra.sweep.dir=old",
+        "model.stages=[[8]]",
+    ]
+    again = command_again(typed, "/a/new")
+    assert again == "python -m experiments.simulate --multirun seed=0,1 'model.stages=[[8]]' hydra.sweep.dir=/a/new"
+    assert shlex.split(command_again(["python"], "/it's new"))[1:] == [r"hydra.sweep.dir='/it\'s new'"]
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_and_repeats_nothing(tmp_path: pathlib.Path) -> None:
+def test_a_killed_sweep_resumes_and_repeats_nothing(tmp_path: pathlib.Path) -> None:
     swept = f"arch.rows={','.join(map(str, range(1, 21)))}"
     jobs.kill_when((tmp_path / "sweep/1/results.json").exists, "simulate", tmp_path, *SWEEP, swept)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/*/results.json")}
@@ -211,13 +243,28 @@ def test_a_failing_case_does_not_lose_the_others(tmp_path: pathlib.Path) -> None
     assert measured[5:] == [1, 3, 3]
 
 
-def test_a_bug_in_a_job_of_a_sweep_is_told_with_its_traceback(
-    composed: Compose, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("sweeper", ["basic", "optuna"])
+def test_a_bug_in_a_run_of_a_sweep_is_reported_with_its_traceback(
+    tmp_path: pathlib.Path,
+    composed: Compose,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sweeper: str,
 ) -> None:
-    config = composed("hydra.mode=MULTIRUN")
-    with pytest.raises(command.JobFailedError, match="KeyError: 'missing'"):
-        command.job(lambda _: {}["missing"])(config)
+    config = composed("hydra.mode=MULTIRUN", f"hydra/sweeper={sweeper}", "hydra.job.num=3")
+    monkeypatch.setattr(command, "output_directory", lambda: tmp_path)
+    wrapped = command.job(lambda _: {}["missing"])
+    if sweeper == "basic":  # which would start no other runs
+        assert wrapped(config) is None
+    else:  # which decides how many may fail
+        with pytest.raises(command.JobFailedError, match="KeyError: 'missing'"):
+            wrapped(config)
     assert "Traceback" in capsys.readouterr().err
+    first, _, *rest = (tmp_path / "error.txt").read_text().splitlines()
+    assert re.fullmatch(r"#3 .*: KeyError: 'missing'", first)
+    assert rest[0].startswith("Traceback")
+    command.job(lambda _: None)(config)
+    assert not (tmp_path / "error.txt").exists()
 
 
 def test_a_missing_launcher_is_told_with_its_extra(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,117 @@
+"""What surrounds the runs of a multirun, as a callback of Hydra: the same with any sweeper and launcher."""
+
+import os
+import pathlib
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, flag_override
+
+from experiments.harness import command
+
+_REPORT = re.compile(r"#(\d+) ")  # at the beginning of what `command.job` leaves of a run that failed
+
+
+class Sweep(Callback):
+    """Makes a multirun fit for any launcher, and reports the runs that failed at its end, with exit code 1.
+
+    A command that does more around its runs has a subclass, named in `hydra.callbacks.sweep` of its configuration.
+    """
+
+    again = "These alone run again with"
+
+    def begin(self, config: DictConfig) -> None:
+        """Prepares the runs; for subclasses.
+
+        Args:
+            config: The whole configuration of the multirun, which may be changed.
+        """
+
+    def end(self, config: DictConfig, failed: Sequence[str]) -> None:
+        """Puts the results of the runs together; for subclasses.
+
+        Args:
+            config: The whole configuration of the multirun.
+            failed: For each run that failed, its overrides and error.
+        """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Prepares the configuration, and removes reports of an earlier try."""
+
+        def begin() -> None:
+            _prepare(config)
+            for path, _ in _reports(config):
+                path.unlink()
+            self.begin(config)
+
+        if not _succeeds(begin):
+            sys.exit(1)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Reports runs that failed, and how to start them again."""
+        failed = [line for _, line in _reports(config)]
+        is_complete = _succeeds(lambda: self.end(config, failed))
+        if failed:
+            count = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+            lines = [f"{count} failed:", *(f"  {line}" for line in failed), f"{self.again}:"]
+            lines += [f"  {command_again(sys.orig_argv, config.hydra.sweep.dir)}"]
+            print("\n".join(lines), file=sys.stderr)
+        if failed or not is_complete:
+            sys.exit(1)
+
+
+def command_again(arguments: Sequence[str], directory: str) -> str:
+    """Returns a command for the shell, with another directory of its sweep.
+
+    Args:
+        arguments: The command as it was.
+        directory: The directory.
+    """
+    kept = [argument for argument in arguments if not argument.startswith("hydra.sweep.dir=")]
+    return shlex.join([*kept, _sweep_dir(directory)])
+
+
+def _sweep_dir(directory: str) -> str:
+    """Returns an override for Hydra, which reads some characters of a value in its own way."""
+    is_plain = re.fullmatch(r"[\w/.-]+", directory)
+    return f"hydra.sweep.dir={directory}" if is_plain else "hydra.sweep.dir='{}'".format(directory.replace("'", r"\'"))
+
+
+def _prepare(config: DictConfig) -> None:
+    """Makes the configuration of a multirun fit for any launcher.
+
+    Its directory becomes absolute, since workers of a cluster may run in another one than the command. Ray starts no
+    dashboard, and is given no size of its object store, in which runs put nothing and which a running cluster refuses.
+    """
+    directory = os.path.abspath(config.hydra.sweep.dir)
+    with flag_override(config, ["readonly", "struct"], False):
+        config.hydra.sweep.dir = directory
+        config.hydra.overrides.hydra.append(_sweep_dir(directory))  # of which launchers compose each run
+        if "ray" in config.hydra.launcher:
+            ray = config.hydra.launcher.ray
+            ray.init = {"include_dashboard": False, "object_store_memory": None, **ray.init}
+
+
+def _reports(config: DictConfig) -> Iterator[tuple[pathlib.Path, str]]:
+    """Yields the path and the first line of each report of a run that failed, in the order of the runs."""
+    found = {}
+    for path in pathlib.Path(config.hydra.sweep.dir).rglob(command.ERROR_FILE):
+        line = path.read_text().partition("\n")[0]
+        if number := _REPORT.match(line):
+            found[int(number[1]), path] = line
+    for (_, path), line in sorted(found.items()):
+        yield path, line
+
+
+def _succeeds(function: Callable[[], None]) -> bool:
+    """Calls a function and returns whether it succeeded; reports its error, which Hydra would make a warning."""
+    try:
+        function()
+    except Exception as error:
+        command.report(error)
+        return False
+    return True
