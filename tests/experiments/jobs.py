@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 from unittest import mock
@@ -47,8 +48,10 @@ def run_here(job: str, *overrides: str) -> subprocess.CompletedProcess[str]:
         with (
             contextlib.redirect_stdout(stdout),
             contextlib.redirect_stderr(stderr),
+            warnings.catch_warnings(),
             mock.patch("hydra._internal.logging_config.configure_logging"),  # which closes what pytest captures
         ):
+            warnings.simplefilter("ignore")  # plugins have some
             runpy.run_module(f"experiments.{job}", run_name="__main__", alter_sys=False)
     except SystemExit as end:
         code = int(end.code or 0)
