@@ -1,4 +1,4 @@
-"""What surrounds jobs of the co-optimization that share out the folds: one summary of all."""
+"""What surrounds runs of the co-optimization that share the folds: one summary of all."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ from experiments.harness import command
 from experiments.harness.once import identity
 from experiments.harness.sweeps import Sweep
 
-_ALL = {"folds": None}  # in place of the folds of each job
+_ALL = {"folds": None}  # in place of the folds of each run
 
 
 class Folds(Sweep):
@@ -35,7 +35,7 @@ class Folds(Sweep):
             command.tell([f"no summary of all folds: there is no directory with results.json in {directory}."])
             return
         if any((identity(of) | _ALL) != (identity(made[0]) | _ALL) for of in made):
-            command.tell(["no summary of all folds: jobs differ in more than folds; each has its own."])
+            command.tell(["no summary of all folds: runs differ in more than folds; each has its own."])
             return
         settings = cooptimize_cases.read_settings(made[0]["settings"])
         arch = Phantom2D(**made[0]["settings"]["arch"])

@@ -123,7 +123,7 @@ def test_folds_as_jobs_of_a_sweep_have_one_summary(tmp_path: pathlib.Path, capsy
 
     write_job(tmp_path / "2", 2, seed=1)
     Folds().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
-    assert "no summary of all folds: jobs differ in more than folds" in capsys.readouterr().out
+    assert "no summary of all folds: runs differ in more than folds" in capsys.readouterr().out
 
 
 def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
