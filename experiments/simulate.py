@@ -5,114 +5,81 @@
 
 import math
 import operator
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import hydra
-from omegaconf import DictConfig
-
 from experiments.harness import command
-from experiments.harness.once import once
+from experiments.harness.options import boolean, check_names
+from experiments.harness.run import Run, main
 
 if TYPE_CHECKING:
-    from experiments.harness.tracking import Tracker
+    import matplotlib.figure
+
     from phantom_jax import Phantom2D, Report
     from phantom_jax.workloads import Workload
 
 _MOST_CORES_OF_A_MAP = 1 << 12  # more cannot be read
 
 
-@hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="simulate")
-@command.job
-@once
-def main(config: DictConfig) -> None:
-    """Runs one job."""
+@main("simulate")
+def simulation(run: Run) -> None:
+    """Counts the exact cycles of a workload."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
     from rich.console import Console
     from rich.progress import Progress
 
-    from experiments.harness import provenance
-    from experiments.harness.files import write_csv, write_json
-    from experiments.harness.options import boolean, check_names, make, plain
-    from experiments.harness.tracked import tracked
     from experiments.harness.workload import load_workload
-    from phantom_jax import Phantom2D, simulate
+    from phantom_jax import simulate
     from phantom_jax.checks import one_of
 
-    options = plain(config)
-    check_names(options, ("arch", "workload", "figures", "tracking", "seed"))
-    check_names(options["figures"], ("write", "layer"), group="figures")
-    arch = make(Phantom2D, options["arch"], "arch")
-    workload = load_workload(options)
-    made = provenance.collect(config)  # before anything that was read can change
-    shown = options["figures"]["layer"]
-    if shown is not None:
-        shown = one_of("figures.layer", str(shown), tuple(workload.names))
-    with_figures = boolean("figures.write", options["figures"]["write"])
+    check_names(run.options, ("arch", "workload", "figures", "tracking", "seed"))
+    figures = run.options["figures"]
+    check_names(figures, ("write", "layer"), group="figures")
+    arch, workload = run.arch(), load_workload(run.options)
+    layer = figures["layer"]
+    if layer is not None:
+        layer = one_of("figures.layer", str(layer), tuple(workload.names))
+    has_figures = boolean("figures.write", figures["write"])
 
-    console, directory = Console(), command.output_directory()
-    with tracked(config, "simulate") as tracker:
+    with run.tracked():
         bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
         with bar:
             report = simulate(bar.track(workload, description="Counting cycles"), arch)
-
-        results = {
-            "schema_version": 1,
-            **made,
-            "workload": workload.provenance(),
-            "seed": workload.seed,
-            **report.to_dict(),
-        }
-        write_csv(directory / "results.csv", report.rows())
-        tracker.table("layers", report.rows())
-        tracker.summarize(summary(report))
-
+        run.csv(report.rows())
+        run.table("layers", report.rows())
+        run.tracker.summarize(summary(report))
         command.tell(workload.notes)
-        report.print(console)
-        if with_figures:
-            command.tell(write_figures(directory, report, workload, arch, shown, tracker))
-        write_json(directory / "results.json", results)
-        tracker.artifact("results", directory / "results.json", "results")
-    print(directory, flush=True)
+        report.print(Console())
+        if has_figures:
+            made, notes = report_figures(report, workload, arch, layer)
+            command.tell(notes)
+            run.figures(made)
+        run.finish({"workload": workload.provenance(), "seed": workload.seed, **report.to_dict()})
 
 
-def write_figures(
-    directory: pathlib.Path,
-    report: "Report",
-    workload: "Workload",
-    arch: "Phantom2D",
-    layer: str | None,
-    tracker: "Tracker",
-) -> list[str]:
-    """Writes the cycle stack, the speed-ups, and the map of the mesh for one layer.
+def report_figures(
+    report: "Report", workload: "Workload", arch: "Phantom2D", layer: str | None
+) -> tuple[dict[str, "matplotlib.figure.Figure"], list[str]]:
+    """Returns the cycle stack, the speed-ups, and the map of the mesh for one layer, and notes on what is left out.
 
     Args:
-        directory: Where to.
         report: The results.
         workload: What was simulated, for the layer's masks.
         arch: The accelerator.
         layer: Name of the layer whose rounds are mapped; by default the one of most cycles.
-        tracker: Is given the pictures.
-
-    Returns:
-        Notes on what was left out.
     """
-    from experiments.harness.files import save_figure
     from phantom_jax import core_cycles, plotting
 
-    tracker.figure("stack", save_figure(plotting.cycle_stack(report), directory / "stack"))
-    tracker.figure("speedups", save_figure(plotting.speedups(report), directory / "speedups"))
+    figures = {"stack": plotting.cycle_stack(report), "speedups": plotting.speedups(report)}
     if arch.cores > _MOST_CORES_OF_A_MAP:
-        return [f"no map of the mesh, whose {arch.cores} cores are too many to show."]
+        return figures, [f"no map of the mesh, whose {arch.cores} cores are too many to show."]
     busiest = max(range(len(workload)), key=lambda index: report.layers[index].cycles[0])
     index = busiest if layer is None else workload.names.index(layer)
     cores = core_cycles(workload[index], arch)
     if not cores.any():
-        return [f"no map of the mesh, since {workload.names[index]} has no work."]
+        return figures, [f"no map of the mesh, since {workload.names[index]} has no work."]
     title = f"{workload.names[index]} on {arch.rows} x {arch.cols} cores ({report.layers[index].row_axis})"
-    tracker.figure("mesh", save_figure(plotting.mesh(cores, title), directory / "mesh"))
-    return []
+    return {**figures, "mesh": plotting.mesh(cores, title)}, []
 
 
 def summary(report: "Report") -> dict[str, float | None]:
@@ -138,4 +105,4 @@ def _density(masks: Iterable[tuple[float, Sequence[int]]]) -> float:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(simulation)

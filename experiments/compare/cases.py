@@ -18,7 +18,7 @@ class LayerCycles:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class NetworkRun:
     """A network on a design."""
 
     case: ClassVar[str] = "run"

@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 
-from experiments.compare.cases import MapPoint, Run
+from experiments.compare.cases import MapPoint, NetworkRun
 from experiments.compare.designs import PAPER_RATIOS, PHANTOM, RIVALS
 from phantom_jax.plotting import stack_bars
 
@@ -32,7 +32,7 @@ _PARTS = {  # components of all stacks, like ones in like colors
 
 
 def figures(
-    runs: Sequence[Run], points: Sequence[MapPoint], variants: Sequence[Mapping[str, Any]]
+    runs: Sequence[NetworkRun], points: Sequence[MapPoint], variants: Sequence[Mapping[str, Any]]
 ) -> dict[str, matplotlib.figure.Figure]:
     """Returns all figures by name.
 
@@ -45,7 +45,7 @@ def figures(
     return made | ({"map": density_map(points)} if points else {})
 
 
-def speedups(runs: Sequence[Run]) -> matplotlib.figure.Figure:
+def speedups(runs: Sequence[NetworkRun]) -> matplotlib.figure.Figure:
     """Returns Phantom-2D's speed-up over rivals of as many multipliers, per layer and in total, a panel per network."""
     shown = _shown(runs)
     networks = list(dict.fromkeys(run.network for run in shown))
@@ -104,7 +104,7 @@ def ablation(variants: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:
     return figure
 
 
-def stacks(runs: Sequence[Run]) -> matplotlib.figure.Figure:
+def stacks(runs: Sequence[NetworkRun]) -> matplotlib.figure.Figure:
     """Returns where the slots of all designs go over a network, side by side; rivals of as many multipliers."""
     shown = _shown(runs)
     networks = list(dict.fromkeys(run.network for run in shown))
@@ -159,7 +159,7 @@ def density_map(points: Sequence[MapPoint]) -> matplotlib.figure.Figure:
     return figure
 
 
-def _shown(runs: Sequence[Run]) -> list[Run]:
+def _shown(runs: Sequence[NetworkRun]) -> list[NetworkRun]:
     """Returns the runs that figures show: of each network the first mask kind and seed, rivals at equal multipliers."""
     size = "equal" if any(run.size == "equal" for run in runs) else "published"
     first = {}
@@ -172,12 +172,12 @@ def _shown(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
-def _ratios(rival: Run, ours: Run) -> list[float]:
+def _ratios(rival: NetworkRun, ours: NetworkRun) -> list[float]:
     pairs = [(its.cycles, our.cycles) for its, our in zip(rival.layers, ours.layers, strict=True)]
     pairs.append((sum(its for its, _ in pairs), sum(our for _, our in pairs)))
     return [its / our if our else np.nan for its, our in pairs]
 
 
-def _share(run: Run, part: str) -> float:
+def _share(run: NetworkRun, part: str) -> float:
     slots = sum(layer.cycles for layer in run.layers) * run.multipliers
     return 100 * sum(layer.stack.get(part, 0) for layer in run.layers) / slots if slots else 0.0

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from experiments.compare.cases import LayerCycles, MapPoint, Run
+from experiments.compare.cases import LayerCycles, MapPoint, NetworkRun
 from experiments.compare.designs import PHANTOM, rivals
 from phantom_jax.arch import Phantom2D
 from phantom_jax.baselines import Design
@@ -20,10 +20,10 @@ def run_design(
     seed: int,
     name: str,
     size: str,
-) -> Run:
-    """Counts the cycles of a network of one image on a design; the other arguments are those of `Run`."""
+) -> NetworkRun:
+    """Counts the cycles of a network of one image on a design; the other arguments are those of `NetworkRun`."""
     report = _report(layers, design)
-    return Run(
+    return NetworkRun(
         network=network,
         masks=masks,
         seed=seed,

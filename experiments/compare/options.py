@@ -7,11 +7,11 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import phantom_jax
-from experiments.compare.cases import LayerCycles, MapPoint, Run
+from experiments.compare.cases import LayerCycles, MapPoint, NetworkRun
 from experiments.compare.designs import PHANTOM, rivals, variants
 from experiments.compare.measure import measure_point, run_design
-from experiments.harness import kept
+from experiments.harness.cases import Key
+from experiments.harness.cases import resume as resume_cases
 from experiments.harness.options import check_names, each
 from experiments.harness.workload import layer_name
 from phantom_jax import Layer, Phantom2D
@@ -19,10 +19,11 @@ from phantom_jax.checks import integer, number, one_of
 from phantom_jax.workloads import NETWORKS, SyntheticWorkload
 from phantom_jax.workloads.synthetic import KINDS
 
-Case = Run | MapPoint
+Case = NetworkRun | MapPoint
 
 SIZES = ("published", "equal")
-_CASES: dict[str, type[Case]] = {"run": Run, "map": MapPoint}
+SELECTIONS = ("networks", "masks", "seeds", "sizes", "map")  # options that say which cases there are
+_CASES: dict[str, type[Case]] = {"run": NetworkRun, "map": MapPoint}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     )
 
 
-def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[kept.Key, Callable[[], Case]]]:
+def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[Key, Callable[[], Case]]]:
     """Yields every case that is to be counted: its key, and what counts it."""
     load = functools.lru_cache(maxsize=1)(functools.partial(_load, settings.size))  # of cases that follow each other
     designs: list[tuple[str, str, Any]] = [(PHANTOM, "published", arch)]
@@ -105,18 +106,13 @@ def notes(settings: Settings) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D) -> dict[kept.Key, Case]:
+def resume(path: pathlib.Path, identity: Mapping[str, Any]) -> dict[Key, Case]:
     """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
 
     Raises:
-        ValueError: See `kept.resume`.
+        ValueError: See `experiments.harness.cases.resume`.
     """
-    how = {
-        "size": settings.size,
-        **{f"arch.{name}": value for name, value in dataclasses.asdict(arch).items()},
-        "phantom_jax": phantom_jax.__version__,
-    }
-    cases = kept.resume(path, how, _case)
+    cases = resume_cases(path, identity, _case)
     return {(case.case, *(getattr(case, field) for field in case.identity)): case for case in cases}
 
 
@@ -128,7 +124,7 @@ def to_dict(case: Case) -> dict[str, Any]:
 def _case(record: dict[str, Any]) -> Case:
     values = dict(record)
     kind = _CASES[values.pop("case")]
-    if kind is Run:
+    if kind is NetworkRun:
         values["layers"] = tuple(LayerCycles(**layer) for layer in values["layers"])
     return kind(**values)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.compare.cases import LayerCycles, Run
+from experiments.compare.cases import LayerCycles, NetworkRun
 from experiments.compare.designs import PAPER_RATIOS, PHANTOM, RIVALS
 from phantom_jax.report import Ratio, divide
 from phantom_jax.tables import new_table
@@ -21,7 +21,7 @@ _CAPTION = (
 )
 
 
-def ratio_rows(runs: Iterable[Run]) -> list[dict[str, Any]]:
+def ratio_rows(runs: Iterable[NetworkRun]) -> list[dict[str, Any]]:
     """Returns Phantom-2D's speed-ups, a row for each network, mask kind, size and rival.
 
     Each of `RATIOS` is a mean over seeds, with half of its range over seeds as `NAME_spread`; None without a layer or
@@ -31,7 +31,7 @@ def ratio_rows(runs: Iterable[Run]) -> list[dict[str, Any]]:
         runs: Of `PHANTOM` and of rivals, over the same networks, mask kinds and seeds.
     """
     by_key = {(run.network, run.masks, run.seed, run.design, run.size): run for run in runs}
-    groups: dict[tuple[str, str, str, str], list[tuple[Run, Run]]] = {}
+    groups: dict[tuple[str, str, str, str], list[tuple[NetworkRun, NetworkRun]]] = {}
     for (network, masks, seed, design, size), run in by_key.items():
         if design in RIVALS:
             ours = by_key[network, masks, seed, PHANTOM, "published"]
@@ -48,7 +48,7 @@ def ratio_rows(runs: Iterable[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def ablation(runs: Iterable[Run]) -> list[dict[str, Any]]:
+def ablation(runs: Iterable[NetworkRun]) -> list[dict[str, Any]]:
     """Returns the cycles of Phantom-2D's variants over those of `PHANTOM`, a row for each network and mask kind.
 
     `relative` is a mean over seeds, `relative_spread` half of its range over seeds.
@@ -70,30 +70,32 @@ def tables(ratios: Sequence[Mapping[str, Any]], variants: Sequence[Mapping[str, 
     return [_ratio_table(ratios), _ablation_table(variants)]
 
 
-def _total(run: Run) -> int:
+def _total(run: NetworkRun) -> int:
     return sum(layer.cycles for layer in run.layers)
 
 
-def _pairs(ours: Run, rival: Run) -> list[tuple[LayerCycles, LayerCycles]]:
+def _pairs(ours: NetworkRun, rival: NetworkRun) -> list[tuple[LayerCycles, LayerCycles]]:
     return list(zip(ours.layers, rival.layers, strict=True))
 
 
-def _of_all(ours: Run, rival: Run) -> Ratio:
+def _of_all(ours: NetworkRun, rival: NetworkRun) -> Ratio:
     return divide(_total(rival), _total(ours))
 
 
-def _of_supported(ours: Run, rival: Run) -> Ratio:
+def _of_supported(ours: NetworkRun, rival: NetworkRun) -> Ratio:
     both = [pair for pair in _pairs(ours, rival) if pair[0].supported and pair[1].supported]
     return divide(sum(its.cycles for _, its in both), sum(our.cycles for our, _ in both))
 
 
-def _of_layers(ours: Run, rival: Run) -> Ratio:
+def _of_layers(ours: NetworkRun, rival: NetworkRun) -> Ratio:
     ratios = [divide(its.cycles, our.cycles) for our, its in _pairs(ours, rival)]
     known = [ratio for ratio in ratios if ratio is not None]
     return statistics.fmean(known) if known else None
 
 
-_COMPARE: dict[str, Callable[[Run, Run], Ratio]] = dict(zip(RATIOS, (_of_all, _of_supported, _of_layers), strict=True))
+_COMPARE: dict[str, Callable[[NetworkRun, NetworkRun], Ratio]] = dict(
+    zip(RATIOS, (_of_all, _of_supported, _of_layers), strict=True)
+)
 
 
 def _over_seeds(name: str, values: Sequence[Ratio]) -> dict[str, Ratio]:

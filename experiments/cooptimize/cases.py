@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-import phantom_jax
 from experiments.cooptimize.frontier import DENSE, Outcome
-from experiments.harness import command, kept
+from experiments.harness import command
+from experiments.harness.cases import Key
+from experiments.harness.cases import resume as resume_cases
 from experiments.harness.files import write_whole
 from experiments.harness.options import check_names, each, make
 from experiments.train import options as train_settings
@@ -31,8 +32,8 @@ _OPTIONS = (
     *("compared_with", "resamples", "evaluated_images", "fast", *train_settings.OF_TRAINING),
 )
 _LEARNER = ("ramp", *train_settings.OF_LEARNERS)
-# What may differ when a job goes on: which cases there are, and what is computed from them.
-_FREE = ("tracking", "targets", "with_activations", "folds", "accuracy_drop", "compared_with", "resamples")
+# Options that say which cases there are, and what is computed from them.
+SELECTIONS = ("targets", "with_activations", "folds", "accuracy_drop", "compared_with", "resamples")
 SPARSER = "+activations"  # after the name of a method that makes activations sparser, too
 _SAVED_IMAGES, _CHECKPOINT_EVERY = 4, 1_000
 _FAST_SWAPS = 3
@@ -118,11 +119,11 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         number("accuracy_drop", options["accuracy_drop"], "a number from 0 to 1", lambda drop: 0 <= drop <= 1),
         one_of("compared_with", options["compared_with"], (*METHODS, *(method + SPARSER for method in METHODS))),
         integer("resamples", options["resamples"], minimum=1),
-        {name: value for name, value in options.items() if name not in _FREE},
+        {name: value for name, value in options.items() if name not in ("tracking", *SELECTIONS)},
     )
 
 
-def plan(settings: Settings, arch: Phantom2D, directory: pathlib.Path) -> Iterator[tuple[kept.Key, Callable[[], Case]]]:
+def plan(settings: Settings, arch: Phantom2D, directory: pathlib.Path) -> Iterator[tuple[Key, Callable[[], Case]]]:
     """Yields every case: its key, and what trains and evaluates it.
 
     Args:
@@ -171,25 +172,18 @@ def check(settings: Settings) -> None:
         job.settings.check_images(len(job.splits.train.images))
 
 
-def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D, inputs: Mapping[str, str]) -> dict[kept.Key, Case]:
+def resume(path: pathlib.Path, identity: Mapping[str, Any]) -> dict[Key, Case]:
     """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
 
     Args:
         path: The file.
-        settings: Of the job.
-        arch: The accelerator.
-        inputs: Digests of the files that the job reads.
+        identity: What cases depend on.
 
     Raises:
-        ValueError: See `kept.resume`.
+        ValueError: See `experiments.harness.cases.resume`.
     """
-    how = {
-        **{f"arch.{name}": value for name, value in dataclasses.asdict(arch).items()},
-        **{name: value for name, value in settings.options.items() if name != "arch"},
-        **inputs,
-        "phantom_jax": phantom_jax.__version__,
-    }
-    return {(case.fold, case.method, case.target): case for case in kept.resume(path, how, lambda r: Case(**r))}
+    found = resume_cases(path, identity, lambda record: Case(**record))
+    return {(case.fold, case.method, case.target): case for case in found}
 
 
 def mask_path(directory: pathlib.Path, fold: int, method: str, target: float | str | None) -> pathlib.Path:

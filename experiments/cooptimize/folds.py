@@ -8,10 +8,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiments.harness import command
-from experiments.harness.once import identity
+from experiments.harness.resume import identity
 from experiments.harness.sweeps import Sweep
 
-_ALL = {"folds": None}  # in place of the folds of each run
+_MAY_DIFFER = ("folds",)  # options of runs that are summarized together
 
 
 class Folds(Sweep):
@@ -34,14 +34,14 @@ class Folds(Sweep):
         if not made:
             command.tell([f"no summary of all folds: there is no directory with results.json in {directory}."])
             return
-        if any((identity(of) | _ALL) != (identity(made[0]) | _ALL) for of in made):
+        if any(identity(of, _MAY_DIFFER) != identity(made[0], _MAY_DIFFER) for of in made):
             command.tell(["no summary of all folds: runs differ in more than folds; each has its own."])
             return
         settings = cooptimize_cases.read_settings(made[0]["settings"])
         arch = Phantom2D(**made[0]["settings"]["arch"])
         cases = {}
         for job, of in zip(jobs, made, strict=True):
-            known = cooptimize_cases.resume(job / "cases.jsonl", settings, arch, of["inputs"])
+            known = cooptimize_cases.resume(job / "cases.jsonl", identity(of, cooptimize_cases.SELECTIONS))
             of_job = cooptimize_cases.read_settings(of["settings"])
             cases |= {key: known[key] for key, _ in cooptimize_cases.plan(of_job, arch, job)}
         summary = cooptimize_summary.summarize(
@@ -49,7 +49,7 @@ class Folds(Sweep):
         )
         shown = cooptimize_cases.masks_shown(settings, settings.folds[0], jobs[0])
         made[0]["settings"]["folds"] = sorted({fold for fold, _, _ in cases})
-        write_json(directory / "results.json", cooptimize_summary.results(made[0], summary))
+        write_json(directory / "results.json", {"schema_version": 1, **made[0], **cooptimize_summary.rows(summary)})
         write_csv(directory / "results.csv", summary.points)
         for name, figure in cooptimize_figures.figures(summary, shown).items():
             save_figure(figure, directory / name)

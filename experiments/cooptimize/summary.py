@@ -11,8 +11,6 @@ from experiments.cooptimize.cases import Case
 from experiments.cooptimize.frontier import DENSE, Outcome, at_equal_accuracy, ratios, share_at
 from phantom_jax.tables import new_table
 
-ROWS = ("points", "equal_accuracy", "elsewhere", "layers")  # tables of a summary
-
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
@@ -50,15 +48,9 @@ def summarize(cases: Sequence[Case], accuracy_drop: float, compared_with: str, r
     return Summary(points, equal, elsewhere, layers, accuracy_drop, compared_with)
 
 
-def results(made: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
-    """Returns what `results.json` holds.
-
-    Args:
-        made: What made the results; see `experiments.harness.provenance`.
-        summary: What was found.
-    """
-    rows = dataclasses.asdict(summary)
-    return {"schema_version": 1, **made, **{name: rows[name] for name in ROWS}}
+def rows(summary: Summary) -> dict[str, list[dict[str, Any]]]:
+    """Returns the tables of a summary by name, as `results.json` has them."""
+    return {name: getattr(summary, name) for name in ("points", "equal_accuracy", "elsewhere", "layers")}
 
 
 def tables(summary: Summary) -> list[Table]:

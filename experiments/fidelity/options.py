@@ -7,11 +7,11 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import phantom_jax
 from experiments.fidelity.cases import STUDIES, Case
 from experiments.fidelity.draws import KINDS
 from experiments.fidelity.studies import measure_error, measure_gradient, measure_rank, measure_stale
-from experiments.harness import kept
+from experiments.harness.cases import Key
+from experiments.harness.cases import resume as resume_cases
 from experiments.harness.options import check_names, each, named
 from experiments.harness.workload import layer_name
 from phantom_jax import Layer, Phantom2D
@@ -25,7 +25,7 @@ _MEASURES: dict[str, Callable[..., Case]] = {
     "stale": measure_stale,
 }
 # Options that say which cases are measured; the others say how.
-_SELECTIONS = ("studies", "layers", "masks", "kinds", "densities", "redrawn", "scaled")
+SELECTIONS = ("studies", "layers", "masks", "kinds", "densities", "redrawn", "scaled", "arch.inter_balance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,7 @@ def load_layers(settings: Settings) -> tuple[dict[str, dict[str, Layer]], Worklo
 
 def plan(
     settings: Settings, layers: Mapping[str, Mapping[str, Layer]], arch: Phantom2D
-) -> Iterator[tuple[kept.Key, Callable[[], Case]]]:
+) -> Iterator[tuple[Key, Callable[[], Case]]]:
     """Yields every case that is to be measured: its key, and what measures it."""
     weights = {"density": settings.density}
     variants: dict[str, list[dict[str, Any]]] = {
@@ -147,19 +147,20 @@ def plan(
                     yield (study, *(of[field] for field in STUDIES[study].identity)), measure
 
 
-def resume(path: pathlib.Path, settings: Settings, arch: Phantom2D, masks: Workload | None) -> dict[kept.Key, Case]:
+def describe(key: Key) -> str:
+    """Returns what a progress bar says of a case."""
+    study, *identity = key
+    named_values = zip(STUDIES[study].identity, identity, strict=True)
+    return f"{study}: {', '.join(f'{name} {value}' for name, value in named_values)}"
+
+
+def resume(path: pathlib.Path, identity: Mapping[str, Any]) -> dict[Key, Case]:
     """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
 
     Raises:
-        ValueError: See `kept.resume`.
+        ValueError: See `experiments.harness.cases.resume`.
     """
-    how = {
-        **{name: value for name, value in dataclasses.asdict(settings).items() if name not in _SELECTIONS},
-        **{f"arch.{name}": value for name, value in architecture(arch).items()},
-        "masks.sha256": None if masks is None else masks.provenance()["sha256"],
-        "phantom_jax": phantom_jax.__version__,
-    }
-    cases = kept.resume(path, how, _case)
+    cases = resume_cases(path, identity, _case)
     return {(case.study, *(getattr(case, field) for field in case.identity)): case for case in cases}
 
 

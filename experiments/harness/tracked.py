@@ -1,43 +1,39 @@
 """Configuration -> tracker, for all jobs."""
 
 import pathlib
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
 from experiments.harness import command
-from experiments.harness.options import check_names, make, plain
+from experiments.harness.options import check_names, make
 from experiments.harness.tracking import MODES, Identity, Tracker, Wandb, logged_group, open_tracker
 from phantom_jax.checks import one_of
 
 _ALIASES = {"": "offline", "dryrun": "offline", "run": "online"}  # of modes; wandb knows the last two
 
 
-def tracked(
-    config: DictConfig, job: str, directory: pathlib.Path | None = None, resume_after: int | None = None
-) -> Tracker:
+def tracked(values: dict[str, Any], job: str, directory: pathlib.Path, resume_after: int | None = None) -> Tracker:
     """Returns the tracker of a job, for a `with` statement around its work.
 
     It is the group `tracking` of the configuration that says how. Runs of a multirun are in one group.
 
     Args:
-        config: The whole configuration of the job.
+        values: All options of the job, as plain values.
         job: Its name.
-        directory: Where the log goes; by default the job's output directory.
+        directory: Where the log goes.
         resume_after: The last step that it has behind it; None if it begins.
 
     Raises:
-        ValueError: An option of `config.tracking` is unknown or not valid.
+        ValueError: An option of `tracking` is unknown or not valid.
     """
-    values = plain(config)
     options = dict(values["tracking"])
     backend = one_of("tracking.backend", options.pop("backend", None), ("none", "wandb"))
-    where = directory or command.output_directory()
     group = options.pop("group", None)
     if group is None and command.in_multirun():
         group = pathlib.Path(HydraConfig.get().sweep.dir).name
     elif group is None and resume_after is not None:  # that of the sweep which it began in
-        group = logged_group(where)
+        group = logged_group(directory)
     wandb = None
     if backend == "none":
         check_names(values["tracking"], ("backend",), ("group",), group="tracking")
@@ -45,4 +41,4 @@ def tracked(
         mode = options.get("mode", "offline")
         mode = one_of("tracking.mode (WANDB_MODE)", _ALIASES.get(mode, mode), MODES)
         wandb = make(Wandb, options | {"mode": mode}, "tracking")
-    return open_tracker(where, Identity(job, values, group), wandb, resume_after)
+    return open_tracker(directory, Identity(job, values, group), wandb, resume_after)

@@ -10,11 +10,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import hydra
-from omegaconf import DictConfig
-
 from experiments.harness import command
-from experiments.harness.once import once
+from experiments.harness.run import Run, main
 
 if TYPE_CHECKING:
     from experiments.harness.tracking import Tracker
@@ -23,31 +20,23 @@ if TYPE_CHECKING:
     from phantom_jax.training import Checkpoints, Trainer
 
 
-@hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name="train")
-@command.job
-@once
-def main(config: DictConfig) -> None:
-    """Runs one job."""
+@main("train")
+def train(run: Run) -> None:
+    """Trains a network and counts its exact cycles."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
     from rich.console import Console
 
-    from experiments.harness import provenance
-    from experiments.harness.files import save_figure, write_csv, write_json, write_whole
-    from experiments.harness.options import make, plain
-    from experiments.harness.tracked import tracked
-    from experiments.train import figures as training_plotting
-    from experiments.train import options as train_settings
-    from phantom_jax import Phantom2D, plotting
+    from experiments.harness.files import write_whole
+    from experiments.train import options
+    from experiments.train.figures import progress
+    from phantom_jax import plotting
     from phantom_jax.tables import print_tables
     from phantom_jax.training import Checkpoints, Trainer, evaluate, phases_table
     from phantom_jax.workloads import write_npz
 
-    options = plain(config)
-    arch = make(Phantom2D, options["arch"], "arch")
-    job = train_settings.read(options)
-    made = provenance.collect(config)  # before anything that was read can change
-    directory = _directory(job)
-    checkpoints = Checkpoints(directory / "checkpoints", job.identity)
+    arch, job = run.arch(), options.read(run.options)
+    run.directory = _directory(run, job)
+    checkpoints = Checkpoints(run.directory / "checkpoints", job.identity)
     found = _found(checkpoints, job)
     trainer = Trainer(job.settings, job.network, job.splits, arch)
     if found is not None:
@@ -55,50 +44,36 @@ def main(config: DictConfig) -> None:
         command.tell([f"goes on after step {trainer.step} of {trainer.steps}."])
     command.tell(job.dataset.notes)
 
-    with tracked(config, "train", directory, trainer.step if found else None) as tracker:
-        _train(trainer, checkpoints, job, arch, tracker)
+    with run.tracked(trainer.step if found else None):
+        _train(trainer, checkpoints, job, arch, run.tracker)
         checkpoints.close()
         evaluation = evaluate(trainer.model, job.splits.test, arch, job.evaluated_images)
         rows = [{"phase": phase, **figures} for phase, figures in trainer.evaluations.items()]
-        results = {
-            "schema_version": 1,
-            **made,
-            "data_sha256": job.identity["data_sha256"],
-            "phases": rows,
-            "test": evaluation.summary(),
-            "target_cycles": job.settings.cycles,
-            **evaluation.report.to_dict(),
-        }
-        write_csv(directory / "results.csv", evaluation.report.rows())
-        saved = [
-            dataclasses.replace(layer, activations=layer.activations[: job.saved_images]) for layer in evaluation.layers
-        ]
-        write_whole(directory / "masks.npz", lambda file: write_npz(file, saved))
-        tracker.table("layers", evaluation.report.rows())
-        tracker.table("phases", rows)
-        tracker.summarize(evaluation.summary())
-        tracker.artifact("masks", directory / "masks.npz", "masks")
-        figures = {
-            "stack": plotting.cycle_stack(evaluation.report),
-            "progress": training_plotting.progress(_points(directory / "log.jsonl"), trainer.ends),
-        }
-        for name, figure in figures.items():
-            tracker.figure(name, save_figure(figure, directory / name))
-        write_json(directory / "results.json", results)
-        tracker.artifact("results", directory / "results.json", "results")
+        run.csv(evaluation.report.rows())
+        images = slice(job.saved_images)
+        saved = [dataclasses.replace(layer, activations=layer.activations[images]) for layer in evaluation.layers]
+        masks = run.directory / "masks.npz"
+        write_whole(masks, lambda file: write_npz(file, saved))
+        run.table("layers", evaluation.report.rows())
+        run.table("phases", rows)
+        run.tracker.summarize(evaluation.summary())
+        run.tracker.artifact("masks", masks, "masks")
+        points = _points(run.directory / "log.jsonl")
+        run.figures({"stack": plotting.cycle_stack(evaluation.report), "progress": progress(points, trainer.ends)})
+        results = {"data_sha256": job.identity["data_sha256"], "phases": rows, "test": evaluation.summary()}
+        run.finish({**results, "target_cycles": job.settings.cycles, **evaluation.report.to_dict()})
 
-    off = train_settings.off_target(job.settings, evaluation)
-    if abs(off) > train_settings.CLOSE:
+    off = options.off_target(job.settings, evaluation)
+    if abs(off) > options.CLOSE:
         command.tell([f"exact cycles on test images are {off:+.1%} off the target of {job.settings.cycles}."])
     evaluation.report.print(Console())
     print_tables([phases_table(rows)])
-    print(directory, flush=True)
 
 
-def _directory(job: "Job") -> pathlib.Path:
+def _directory(run: Run, job: "Job") -> pathlib.Path:
     """Returns the directory of the run, which may be that of an earlier job."""
     if isinstance(job.resume, bool):
-        return command.output_directory()
+        return run.directory
     if not (job.resume / "checkpoints").is_dir():
         raise ValueError(f"resume must name the directory of a run with checkpoints, got {str(job.resume)!r}.")
     return job.resume
@@ -153,4 +128,4 @@ def _points(path: pathlib.Path) -> Sequence[Mapping[str, Any]]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(train)

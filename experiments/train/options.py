@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.harness.options import boolean, check_names, make, named
+from experiments.harness.resume import of_options
 from phantom_jax.checks import integer, one_of
 from phantom_jax.sparsity import METHODS, NM, CycleAware, Method
 from phantom_jax.training import PHASES, Evaluation, Phase, Settings
@@ -31,7 +32,7 @@ _IN_GROUPS = {
 }
 OF_TRAINING = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in _IN_GROUPS)
 _OPTIONS = (*OF_TRAINING, "evaluated_images", "saved_images", "checkpoint_every", "resume", "fast")
-_FREE = ("tracking", "evaluated_images", "saved_images", "checkpoint_every", "resume")  # may differ when a run goes on
+_MAY_DIFFER = ("evaluated_images", "saved_images", "checkpoint_every")  # when a run resumes
 _OF_DATA = ("name", "dir", "size", "fold", "folds", "validation", "shift", "flip")
 CLOSE = 0.03  # to the target of cycles, or it is told
 _FAST_IMAGES, _FAST_BATCH, _FAST_COUNTED = 320, 32, 8
@@ -93,7 +94,7 @@ def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) 
         dataset,
         splits,
         lambda rngs: network(**of_data, rngs=rngs, **model),
-        {**{name: value for name, value in options.items() if name not in _FREE}, "data_sha256": digest},
+        {**of_options(options, _MAY_DIFFER), "data_sha256": digest},
         min(options["evaluated_images"], _FAST_COUNTED) if options["fast"] else options["evaluated_images"],
         options["saved_images"],
         options["checkpoint_every"],

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from experiments.compare import designs, measure, summary
 from experiments.compare import options as compare_cases
-from experiments.compare.cases import LayerCycles, Run
+from experiments.compare.cases import LayerCycles, NetworkRun
 from experiments.harness import command
 from phantom_jax import Layer, Phantom2D, simulate
 from phantom_jax.baselines import SCNN, SparTen
@@ -29,12 +29,12 @@ SMALL = (
 )
 
 
-def made(design: str, size: str, seed: int, cycles: tuple[int, ...], supported: tuple[bool, ...]) -> Run:
+def made(design: str, size: str, seed: int, cycles: tuple[int, ...], supported: tuple[bool, ...]) -> NetworkRun:
     layers = tuple(
         LayerCycles(f"l{index}", count, 10, 5, is_supported, {"effectual": 5})
         for index, (count, is_supported) in enumerate(zip(cycles, supported, strict=True))
     )
-    return Run("net/table", "iid", seed, design, size, 252, 252, layers)
+    return NetworkRun("net/table", "iid", seed, design, size, 252, 252, layers)
 
 
 def test_ratios_by_hand() -> None:

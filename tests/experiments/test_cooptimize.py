@@ -17,6 +17,7 @@ from experiments.cooptimize import summary as cooptimize_summary
 from experiments.cooptimize.folds import Folds
 from experiments.harness import command
 from experiments.harness.files import write_json, write_whole
+from experiments.harness.resume import identity
 from phantom_jax import Layer, Phantom2D, simulate
 from phantom_jax.sparsity import METHODS, dense_cycles
 from phantom_jax.workloads import read_npz, write_npz
@@ -132,7 +133,7 @@ def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
     made = {"settings": options, "inputs": {}, "versions": {"phantom_jax": phantom_jax.__version__}}
     directory.mkdir()
     write_json(directory / "results.json", {**made, "git_revision": None, "git_modified": None})
-    cooptimize_cases.resume(directory / "cases.jsonl", cooptimize_cases.read_settings(options), Phantom2D(), {})
+    cooptimize_cases.resume(directory / "cases.jsonl", identity(made, cooptimize_cases.SELECTIONS))
     layer = Layer.conv(np.ones((3, 3, 2, 4)), np.ones((1, 6, 6, 2)), name="only")
     report = simulate(layer, Phantom2D()).layers[0]
     for method, target, right, cycles in (("dense", None, 10, 60), ("cycle_aware", 0.1, 9 - 2 * fold, 10)):
@@ -154,8 +155,9 @@ def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
 
 def test_any_method_can_be_the_one_that_others_are_compared_with(tmp_path: pathlib.Path) -> None:
     write_job(tmp_path / "0", 0)
-    settings = read(*ONLY, "targets.cycle_aware=[0.1]")
-    cases = list(cooptimize_cases.resume(tmp_path / "0" / "cases.jsonl", settings, Phantom2D(), {}).values())
+    made = json.loads((tmp_path / "0" / "results.json").read_text())
+    identity_of_cases = identity(made, cooptimize_cases.SELECTIONS)
+    cases = list(cooptimize_cases.resume(tmp_path / "0" / "cases.jsonl", identity_of_cases).values())
     cases.append(dataclasses.replace(cases[1], method="stale+activations", cycles=[5] * 4))
     cases.append(dataclasses.replace(cases[2], target=0.05, cycles=[1] * 4, correct="0" * 10, validation_accuracy=0.8))
     over, by_validation = {}, {}

@@ -51,7 +51,7 @@ def check_front(rows: list[dict[str, Any]]) -> None:
 def check_results(found: dict[str, dict[str, Any]]) -> None:
     workload = SyntheticWorkload(NETWORKS["mobilenet_v1"](size=32, width=0.25), seed=0)
     for result in found.values():
-        arch = Phantom2D(**result["settings"]["arch"])
+        arch = Phantom2D(**result["architecture"])
         assert arch.multipliers <= 252 < arch.multipliers // arch.cols * (arch.cols + 1)
         assert result["cycles"] == simulate(workload, arch).cycles.mean()
         assert result["area"] == sum(area(arch).values())

@@ -99,7 +99,7 @@ def test_measures_prints_writes_and_goes_on_where_it_was_interrupted(tmp_path: p
 
     other = run(tmp_path, *SMALL, "draws=3", "arch.rows=5", "kinds=[iid]")
     assert other.returncode == 1
-    assert "cases that were measured with other settings: draws 2, now 3; arch.rows 7, now 5. Set" in other.stderr
+    assert "cases that were measured with other settings: arch.rows 7, now 5; draws 2, now 3. Set" in other.stderr
     assert "Traceback" not in other.stderr
 
 
@@ -111,8 +111,11 @@ def test_measures_prints_writes_and_goes_on_where_it_was_interrupted(tmp_path: p
         (["+foo=1"], "there is no option foo; the options of this command are arch, tracking, studies"),
     ],
 )
-def test_mistakes_end_in_a_message(tmp_path: pathlib.Path, overrides: list[str], message: str) -> None:
-    done = run(tmp_path, *overrides)
+def test_mistakes_end_in_a_message(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = jobs.run_here("fidelity", *overrides)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
@@ -202,7 +205,7 @@ def test_other_files_of_that_name_are_refused(tmp_path: pathlib.Path, text: str)
     path = tmp_path / "cases.jsonl"
     path.write_text(text)
     with pytest.raises(ValueError, match="must hold cases of this job"):
-        fidelity_cases.resume(path, fidelity_cases.read_settings(OPTIONS), Phantom2D(), None)
+        fidelity_cases.resume(path, {"draws": 2})
     assert path.read_text() == text
 
 

@@ -130,17 +130,23 @@ def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: p
     ],
 )
 def test_mistakes_end_in_a_message(
-    tmp_path: pathlib.Path, masks: pathlib.Path, overrides: list[str], message: str
+    masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
 ) -> None:
-    done = run(tmp_path, *overrides)
+    monkeypatch.chdir(masks.parent)
+    done = jobs.run_here("simulate", *overrides)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize("name", workloads.NETWORKS)
-def test_every_network_runs_from_the_command_line(tmp_path: pathlib.Path, name: str) -> None:
-    done = run(tmp_path, f"workload={name}", "workload.size=32", "workload.masks=channel", "figures.write=false")
+def test_every_network_runs_from_the_command_line(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = jobs.run_here(
+        "simulate", f"workload={name}", "workload.size=32", "workload.masks=channel", "figures.write=false"
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads((pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").read_text())
     assert len(results["layers"]) == len(workloads.NETWORKS[name]().layers)
@@ -156,10 +162,11 @@ def test_folders_of_the_same_names_are_not_mistaken_for_ours(tmp_path: pathlib.P
     assert done.returncode == 0, done.stderr
 
 
-def test_results_of_names_with_brackets(tmp_path: pathlib.Path) -> None:
+def test_results_of_names_with_brackets(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ones = {"[/x]$\\foo$_weights": np.ones((9, 2)), "[/x]$\\foo$_activations": np.ones(9), "[/y]": np.ones(1)}
     np.savez(tmp_path / "masks.npz", **ones)  # pyright: ignore[reportArgumentType]
-    done = run(tmp_path, "workload=npz", "workload.path=masks.npz")
+    monkeypatch.chdir(tmp_path)
+    done = jobs.run_here("simulate", "workload=npz", "workload.path=masks.npz")
     assert done.returncode == 0, done.stderr
     assert "Note: masks.npz: ignored 1 unknown arrays: [/y]" in done.stdout
 

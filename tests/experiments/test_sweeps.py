@@ -16,9 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 import phantom_jax
-from experiments.harness import command, kept, provenance
+from experiments.harness import cases, command, provenance
 from experiments.harness.files import write_json
-from experiments.harness.once import once
+from experiments.harness.run import Run
 from experiments.harness.sweeps import command_again
 from phantom_jax import Phantom2D, simulate
 from phantom_jax.workloads import read_npz
@@ -164,7 +164,7 @@ def test_a_killed_sweep_resumes_and_repeats_nothing(tmp_path: pathlib.Path) -> N
     done = jobs.run("simulate", tmp_path, *SWEEP, swept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert done.stdout.count("The job is not run again.") == len(before)
+    assert done.stdout.count("The run is skipped.") == len(before)
     rows = {name: found["architecture"]["rows"] for name, found in jobs.results(tmp_path / "sweep").items()}
     assert rows == {str(number): number + 1 for number in range(20)}
 
@@ -173,24 +173,18 @@ def test_a_job_is_passed_over_only_where_its_own_results_are(
     tmp_path: pathlib.Path, composed: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "output_directory", lambda: tmp_path)
-    path, runs = tmp_path / "results.json", []
-    job = once(lambda config: runs.append(config.arch.rows))
+    path = tmp_path / "results.json"
 
     def is_run(*overrides: str) -> bool:
-        runs.clear()
-        job(composed("hydra.mode=MULTIRUN", *overrides))
-        return bool(runs)
+        return Run("simulate", composed("hydra.mode=MULTIRUN", *overrides)).finished() is None
 
     assert is_run()  # there are no results
     write_json(path, provenance.collect(composed()))
     assert not is_run()
-    assert capsys.readouterr().out.splitlines() == [
-        f"Note: {path} holds these results already. The job is not run again.",
-        str(tmp_path),
-    ]
+    assert capsys.readouterr().out == f"Note: {path} holds these results already. The run is skipped.\n"
     assert not is_run("tracking=wandb")
     assert is_run("arch.rows=3", "figures.layer=fc")
-    told = "holds other results: arch.rows 7, now 3; figures.layer None, now fc. The job runs."
+    told = "holds other results: arch.rows 7, now 3; figures.layer None, now fc. The command runs."
     assert told in capsys.readouterr().out
     assert is_run("hydra.mode=RUN")  # whoever runs a single job wants it run
 
@@ -221,7 +215,7 @@ def test_a_failing_case_does_not_lose_the_others(tmp_path: pathlib.Path) -> None
     path, measured = tmp_path / "cases.jsonl", []
 
     def collect(broken: tuple[int, ...]) -> list[dict[str, int]]:
-        known = {("case", case["x"]): case for case in kept.resume(path, {"of": "test"}, dict)}
+        known = {("case", case["x"]): case for case in cases.resume(path, {"of": "test"}, dict)}
 
         def measure(x: int) -> dict[str, int]:
             measured.append(x)
@@ -230,7 +224,7 @@ def test_a_failing_case_does_not_lose_the_others(tmp_path: pathlib.Path) -> None
             return {"x": x}
 
         planned = [(("case", x), lambda x=x: measure(x)) for x in range(5)]
-        return kept.collect(path, planned, known, lambda case: case, lambda key: f"x {key[1]}")
+        return cases.collect(path, planned, known, lambda case: case, lambda key: f"x {key[1]}")
 
     with pytest.raises(ValueError, match="2 of 5 cases failed") as error:
         collect((1, 3))

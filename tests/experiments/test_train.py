@@ -152,9 +152,10 @@ def test_bad_options_are_refused_by_name(overrides: list[str], message: str) -> 
     assert message in str(error.value)
 
 
-def test_mistakes_end_in_a_message(tmp_path: pathlib.Path) -> None:
+def test_mistakes_end_in_a_message(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
-    done = jobs.run("train", tmp_path, "data=folder", "data.dir=empty")
+    monkeypatch.chdir(tmp_path)
+    done = jobs.run_here("train", "data=folder", "data.dir=empty")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: data.dir")
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Cases that a job keeps as it measures them, a JSON object on each line, so that it can go on where it was stopped."""
+"""Cases that a run writes as it measures them, a JSON object on each line, so that it can be resumed."""
 
 import json
 import os
@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from experiments.harness import command
 from experiments.harness.files import write_whole
+from experiments.harness.resume import differences
 
 Case = TypeVar("Case")
-_ABSENT = "(absent)"
 Key = tuple[Any, ...]  # a kind of case, and the identity of one of them
 
 
@@ -21,27 +21,22 @@ def resume(path: pathlib.Path, how: Mapping[str, Any], read: Callable[[dict[str,
 
     Args:
         path: The file; it need not exist.
-        how: What cases depend on beside what names them, as plain values.
+        how: What cases depend on beside what names them; see `experiments.harness.resume.identity`.
         read: Makes a case from its record.
 
     Raises:
-        ValueError: The cases were measured with other settings, or the file is none of this job.
+        ValueError: The cases were measured with other settings, or the file does not hold cases.
     """
-    how = json.loads(json.dumps(how))
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     try:
         first, *records = [json.loads(line) for line in lines] or [how]
-        differences = [
-            f"{name} {first.get(name, _ABSENT)}, now {how.get(name, _ABSENT)}"
-            for name in {**first, **how}
-            if first.get(name, _ABSENT) != how.get(name, _ABSENT)
-        ]
+        different = differences(first, how)
         cases = [read(record) for record in records]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} must hold cases of this job, a JSON object on each line: {error!r}.") from error
-    if differences:
+    if different:
         raise ValueError(
-            f"{path} holds cases that were measured with other settings: {'; '.join(differences)}. Set these as they "
+            f"{path} holds cases that were measured with other settings: {'; '.join(different)}. Set these as they "
             "were, or another hydra.run.dir."
         )
     whole = b"".join(line + b"\n" for line in [json.dumps(how).encode(), *lines[1:]])
