@@ -15,9 +15,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """Returns a configuration as plain values.
 
     Raises:
-        omegaconf.errors.MissingMandatoryValue: An option that has no default is not set.
+        ValueError: An option that has no default is not set.
     """
-    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ValueError(f"{' and '.join(missing)} must be set: there is no default.")
+    values: Any = OmegaConf.to_container(config, resolve=True)
     return values
 
 

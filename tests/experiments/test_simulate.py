@@ -74,8 +74,11 @@ def test_prints_tables_and_writes_results(tmp_path: pathlib.Path, masks: pathlib
     assert set(results) == {*expected, "schema_version", "workload", "seed", *made}
 
 
-def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
-    done = run(tmp_path, "--multirun", "workload=npz", f"workload.path={masks}", f"arch={','.join(PRESETS)}", "seed=0")
+def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = jobs.run_here(
+        "simulate", "--multirun", "workload=npz", f"workload.path={masks}", f"arch={','.join(PRESETS)}", "seed=0"
+    )
     assert done.returncode == 0, done.stderr
     directories = sorted(path.parent for path in tmp_path.glob("outputs/*/*/*/results.json"))
     assert [directory.name for directory in directories] == ["0", "1", "2"]
@@ -84,8 +87,11 @@ def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path) -> N
     assert lookaheads == [9, 18, 27]
 
 
-def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
-    done = run(tmp_path, "--multirun", "workload=npz", f"workload.path={masks}", "arch.rows=0,2")
+def test_a_failing_job_does_not_stop_a_multirun(
+    tmp_path: pathlib.Path, masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = jobs.run_here("simulate", "--multirun", "workload=npz", f"workload.path={masks}", "arch.rows=0,2")
     assert done.returncode == 1
     assert "1 run failed:\n  #0 workload=npz" in done.stderr
     assert "arch.rows=0 tracking=none: arch.rows must be a positive integer, got 0.\n" in done.stderr
@@ -105,7 +111,7 @@ def test_a_failing_job_does_not_stop_a_multirun(tmp_path: pathlib.Path, masks: p
             ["workload.name=vgg17"],
             "workload.name must be one of npz, vgg16, mobilenet_v1, resnet50, inceptionnext_t, got 'vgg17'.",
         ),
-        (["workload=npz"], "Missing mandatory value: workload.path"),
+        (["workload=npz"], "workload.path must be set: there is no default."),
         (
             ["workload=npz", "workload.path=nowhere.npz"],
             "path must name an .npz file, got 'nowhere.npz', which is missing",

@@ -134,7 +134,7 @@ def test_a_sweep_that_is_started_again_repeats_what_failed_alone(tmp_path: pathl
     done = jobs.run_here("simulate", *SWEEP, *swept)
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert done.stdout.count("The job is not run again.") == 2
+    assert done.stdout.count("The run is skipped.") == 2
     rows = {name: found["architecture"]["rows"] for name, found in jobs.results(tmp_path / "sweep").items()}
     assert rows == {"0": 1, "1": 2, "2": 1, "3": 2}
     assert list(tmp_path.rglob("error.txt")) == [tmp_path / "sweep" / "error.txt"]
