@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from phantom_jax import Layer, Phantom2D, calibrate, expected_cycles, expected_cycles_from, simulate
-from tests.proxy.layers import ONE_CORE, masks, mesh_layer, varied
+from tests.proxy.layers import ONE_CORE, masks, varied
 
 
 def test_it_composes_with_transformations() -> None:
-    layers = [mesh_layer("segments", 0.4), mesh_layer("along chunks, filters", 0.4)]
-    arch = Phantom2D(rows=3, cols=2, lookahead=9, inter_balance=False)  # compiles sooner
+    rng = np.random.default_rng(8)
+    conv = Layer.conv(varied(rng, (2, 2, 3, 4), 0.4), rng.random((1, 7, 7, 3)) < 0.5)
+    layers = [conv, Layer.dense(varied(rng, (24, 4), 0.4), rng.random((1, 24)) < 0.5)]
+    arch = Phantom2D(rows=3, cols=2, pes=2, threads=2, lookahead=4, inter_balance=False)  # small, so it compiles fast
     calibration = calibrate(layers, arch)
     weights = [layer.weights for layer in layers]
     plain = expected_cycles_from(calibration, weights)
@@ -36,10 +38,10 @@ def test_it_composes_with_transformations() -> None:
 
 
 def test_new_values_compile_nothing() -> None:
-    layer, arch = mesh_layer("segments", 0.4), Phantom2D()
+    layer, arch = GOOD, Phantom2D(rows=2, cols=2)
     step = jax.jit(jax.value_and_grad(lambda weights, calibration: expected_cycles_from(calibration, [weights])[0]))
     step(layer.weights, calibrate(layer, arch))
-    other = dataclasses.replace(layer, activations=~layer.activations)
+    other = dataclasses.replace(layer, activations=np.eye(5, dtype=bool)[None, :, :, None] & layer.activations)
     compiled: list[str] = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None

@@ -89,6 +89,7 @@ def test_distributions_sum_to_one_over_all_layouts(lookahead: int) -> None:
     np.testing.assert_allclose(chances.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_of_a_wide_dense_layer_over_several_images() -> None:
     rng = np.random.default_rng(0)
     layer = Layer.dense(np.full((576, 64), 0.3), rng.random((2, 576)) < 0.5)  # XLA's sums of many axes crashed here
