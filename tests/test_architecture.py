@@ -17,9 +17,6 @@ PENDING = {
     "phantom_jax.plotting -> phantom_jax.exact.selector",
     "phantom_jax.proxy.jobs.chain -> phantom_jax.exact.selector",
     "phantom_jax.proxy.jobs.engine -> phantom_jax.exact.selector",
-    "phantom_jax.sparsity -> phantom_jax.training.reordering",
-    "phantom_jax.training.reordering -> phantom_jax.sparsity.masked",
-    "phantom_jax.training.reordering -> phantom_jax.sparsity.named",
 }
 PENDING_MESSAGES = ("phantom_jax.sparsity", "phantom_jax.training")
 

@@ -21,8 +21,8 @@ from experiments.harness.options import check_names, each, make
 from experiments.train import options as train_settings
 from phantom_jax import Layer, LayerReport, Phantom2D, simulate
 from phantom_jax.checks import integer, number, one_of
-from phantom_jax.sparsity import METHODS, channels_of, reorder
-from phantom_jax.training import Checkpoints, Trainer, evaluate
+from phantom_jax.sparsity import METHODS
+from phantom_jax.training import Checkpoints, Trainer, channels_of, evaluate, reorder
 from phantom_jax.training.data import Dataset
 from phantom_jax.workloads import write_npz
 

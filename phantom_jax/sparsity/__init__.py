@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from phantom_jax.sparsity.activity import activation_prices, priced_activity
 from phantom_jax.sparsity.additive import additive_adam
-from phantom_jax.sparsity.budget import cubic, dense_cycles, exact_cycles, keep_cycles, keep_density
+from phantom_jax.sparsity.budget import dense_cycles, exact_cycles, keep_cycles, keep_density
 from phantom_jax.sparsity.masked import Keep, Mask, Masked
 from phantom_jax.sparsity.methods import (
     NM,
@@ -20,8 +20,8 @@ from phantom_jax.sparsity.methods import (
     keep_best,
     macs_per_weight,
 )
+from phantom_jax.sparsity.named import layers_by_name
 from phantom_jax.sparsity.penalty import CyclePenaltyState, cycle_penalty
-from phantom_jax.training.reordering import Channels, Reordered, channels_of, reorder
 
 METHODS: Mapping[str, type[Method]] = {
     "global_magnitude": GlobalMagnitude,
@@ -38,7 +38,6 @@ METHODS: Mapping[str, type[Method]] = {
 __all__ = [
     "METHODS",
     "NM",
-    "Channels",
     "CycleAware",
     "CyclePenaltyState",
     "GlobalMagnitude",
@@ -50,20 +49,17 @@ __all__ = [
     "Method",
     "NoActivations",
     "NoMesh",
-    "Reordered",
     "Stale",
     "UniformMagnitude",
     "activation_prices",
     "additive_adam",
-    "channels_of",
-    "cubic",
     "cycle_penalty",
     "dense_cycles",
     "exact_cycles",
     "keep_best",
     "keep_cycles",
     "keep_density",
+    "layers_by_name",
     "macs_per_weight",
     "priced_activity",
-    "reorder",
 ]

@@ -18,24 +18,6 @@ _STRIDE = 4  # times that the number of weights grows or falls at most while it 
 _CLOSE = 0.005  # of the cycles that are wanted: near enough to stop the search
 
 
-def cubic(start: float, end: float, progress: float) -> float:
-    """Returns the target of a gradual schedule (Zhu and Gupta, arXiv:1710.01878).
-
-    It is for plain numbers; `optax.polynomial_schedule` with a power of 3 is the same of a step, also under `jit`.
-
-    Args:
-        start: The target at first.
-        end: The target in the end.
-        progress: From 0 to 1; what is beyond counts as the end that is nearer.
-
-    Raises:
-        ValueError: An argument is not a finite number.
-    """
-    for argument, value in (("start", start), ("end", end), ("progress", progress)):
-        number(argument, value, "a finite number", math.isfinite)
-    return end + (start - end) * (1 - min(max(progress, 0.0), 1.0)) ** 3
-
-
 def dense_cycles(layers: Sequence[Layer], arch: Phantom2D) -> int:
     """Returns the cycles per image of the same mesh and mapping without skipping, over all layers.
 

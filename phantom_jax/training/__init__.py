@@ -2,7 +2,21 @@
 
 from phantom_jax.training.checkpoints import Checkpoints
 from phantom_jax.training.evaluation import Evaluation, evaluate, phases_table
+from phantom_jax.training.reordering import Channels, Reordered, channels_of, reorder
 from phantom_jax.training.settings import PHASES, Phase, Settings
 from phantom_jax.training.trainer import Trainer
 
-__all__ = ["PHASES", "Checkpoints", "Evaluation", "Phase", "Settings", "Trainer", "evaluate", "phases_table"]
+__all__ = [
+    "PHASES",
+    "Channels",
+    "Checkpoints",
+    "Evaluation",
+    "Phase",
+    "Reordered",
+    "Settings",
+    "Trainer",
+    "channels_of",
+    "evaluate",
+    "phases_table",
+    "reorder",
+]

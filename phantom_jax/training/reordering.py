@@ -13,8 +13,7 @@ from phantom_jax.arch import Phantom2D, check_arch
 from phantom_jax.checks import integer
 from phantom_jax.exact import simulate
 from phantom_jax.layer import Layer
-from phantom_jax.sparsity.masked import Masked
-from phantom_jax.sparsity.named import layers_by_name
+from phantom_jax.sparsity import Masked, layers_by_name
 from phantom_jax.training.networks import VGG, MobileNet
 
 _TOLERANCE = 1e-3  # of the largest output, between sums in another order

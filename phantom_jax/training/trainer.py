@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 
 from phantom_jax.arch import Phantom2D
@@ -18,7 +19,6 @@ from phantom_jax.sparsity import (
     Masked,
     Method,
     activation_prices,
-    cubic,
     dense_cycles,
     exact_cycles,
     keep_best,
@@ -287,9 +287,9 @@ class Trainer:
         if self._method is not None and self._method.is_fixed:
             masks = {name: values > 0 for name, values in scores.items()}
         elif settings.density is not None:
-            masks = keep_density(scores, cubic(1.0, settings.density, progress))
+            masks = keep_density(scores, _gradual(1.0, settings.density, progress))
         else:
-            share = cubic(self._first_share, float(settings.cycles or math.nan), progress)
+            share = _gradual(self._first_share, float(settings.cycles or math.nan), progress)
             before = sum(int(mask.get_value().sum()) for mask in model.masks.values())
             masks = keep_cycles(scores, layers, self.arch, share * self._dense_cycles, max(before, 1))
         self._share = exact_cycles(layers, masks, self.arch) / self._dense_cycles
@@ -352,3 +352,8 @@ class Trainer:
             "penalty_weight": float(penalty.multiplier),
             "calibration_age": self.step - 1 - self._calibrated,
         }
+
+
+def _gradual(start: float, end: float, progress: float) -> float:
+    """Returns the target of a gradual schedule at a progress from 0 to 1 (Zhu and Gupta, arXiv:1710.01878)."""
+    return float(np.asarray(optax.polynomial_schedule(start, end, power=3, transition_steps=1)(progress)))

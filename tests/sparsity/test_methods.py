@@ -10,7 +10,6 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
@@ -23,7 +22,6 @@ from phantom_jax.sparsity import (
     MacAwareMagnitude,
     Masked,
     UniformMagnitude,
-    cubic,
     dense_cycles,
     exact_cycles,
     keep_best,
@@ -236,15 +234,6 @@ def test_a_budget_beyond_reach_keeps_all_or_next_to_nothing(start: int | None) -
     assert sum(int(mask.sum()) for mask in masks.values()) == 1
 
 
-def test_the_gradual_schedule_begins_and_ends_where_it_should() -> None:
-    progress = (-1.0, 0, 0.5, 1, 3.0)
-    assert [cubic(1.0, 0.2, at) for at in progress] == pytest.approx([1, 1, 0.3, 0.2, 0.2])
-    of_optax = optax.polynomial_schedule(1.0, 0.2, 3, transition_steps=10)
-    assert [cubic(1.0, 0.2, step / 10) for step in range(12)] == pytest.approx(
-        [float(jnp.asarray(of_optax(step))) for step in range(12)]
-    )
-
-
 def with_mask(name: str, values: Any) -> Any:
     return {**keep_density(two_layers()[1], 0.5), name: values}
 
@@ -271,9 +260,6 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "density": (lambda: keep_density({"a": np.ones(3)}, 1.1), "density must be a number from 0 to 1, got 1.1"),
     "density nan": (lambda: keep_density({"a": np.ones(3)}, float("nan")), "density must be .* got nan"),
     "scores of density": (lambda: keep_density([1], 0.5), "scores must be a mapping .* got list"),  # pyright: ignore[reportArgumentType]
-    "start": (lambda: cubic(float("inf"), 0.1, 0.5), "start must be a finite number, got inf"),
-    "end": (lambda: cubic(1.0, None, 0.5), "end must be a finite number, got None"),  # pyright: ignore[reportArgumentType]
-    "progress": (lambda: cubic(1.0, 0.1, float("nan")), "progress must be a finite number, got nan"),
     "dense arch": (lambda: dense_cycles(two_layers()[0], None), "arch must be a Phantom2D"),  # pyright: ignore[reportArgumentType]
     "dense layers": (lambda: dense_cycles([], ARCH), "layers must"),
     "exact layers": (lambda: exact_cycles(None, {}, ARCH), "layers must"),  # pyright: ignore[reportArgumentType]

@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from phantom_jax import Phantom2D, simulate
-from phantom_jax.sparsity import Channels, GlobalMagnitude, Masked, channels_of, keep_density, reorder
+from phantom_jax.sparsity import GlobalMagnitude, Masked, keep_density
+from phantom_jax.training import Channels, channels_of, reorder
 from phantom_jax.training.networks import mobilenet_small, vgg16, vgg_small
 
 IMAGES = np.random.default_rng(0).random((2, 16, 16, 1)).astype(np.float32)
