@@ -15,10 +15,7 @@ DOORS = {*ROOMS, "phantom_jax.tracing.onnx", "phantom_jax.training.data", "phant
 PENDING = {
     "experiments.compare.options -> phantom_jax.workloads.synthetic",
     "phantom_jax.plotting -> phantom_jax.exact.selector",
-    "phantom_jax.proxy.jobs.chain -> phantom_jax.exact.selector",
-    "phantom_jax.proxy.jobs.engine -> phantom_jax.exact.selector",
 }
-PENDING_MESSAGES = ("phantom_jax.sparsity", "phantom_jax.training")
 
 
 def name_of(path: pathlib.Path) -> str:
@@ -77,5 +74,4 @@ def test_the_library_names_no_option_of_a_command() -> None:
     groups = "|".join(folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir())
     option = re.compile(rf"(?<![\w.])(?:{groups}|phases)\.(?!npz|json)[a-z_]+")
     found = {f"{name_of(path)}: {text}" for path in LIBRARY for text in messages(path) if option.search(text)}
-    found = {message for message in found if not message.startswith(PENDING_MESSAGES)}
     assert found == set(), "messages of the library name arguments, and experiments put the group before them"

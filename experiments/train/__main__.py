@@ -99,6 +99,8 @@ def _train(trainer: "Trainer", checkpoints: "Checkpoints", job: "Job", arch: "Ph
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from experiments.harness.options import named
+    from experiments.train.options import IN_GROUPS
     from phantom_jax.training import evaluate
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -117,7 +119,8 @@ def _train(trainer: "Trainer", checkpoints: "Checkpoints", job: "Job", arch: "Ph
             of_validation = evaluate(model, job.splits.validation, arch, 1)
             return {**of_test, "validation_accuracy": of_validation.accuracy, "density": float(model.density())}
 
-        trainer.run(tell, figures_of, checkpoints, job.checkpoint_every)
+        with named(IN_GROUPS):
+            trainer.run(tell, figures_of, checkpoints, job.checkpoint_every)
 
 
 def _points(path: pathlib.Path) -> Sequence[Mapping[str, Any]]:

@@ -22,7 +22,7 @@ OF_LEARNERS = ("logit_rate", "penalty", "gain", "damping")
 _LEARNERS = tuple(name for name, method in METHODS.items() if issubclass(method, CycleAware))
 _OF_METHODS = {"n_m": ("n", "m"), **dict.fromkeys(_LEARNERS, OF_LEARNERS)}
 # Fields of `Settings` that are options of groups, by their names there; the others are options of the command itself.
-_IN_GROUPS = {
+IN_GROUPS = {
     **{phase: f"phases.{phase}" for phase in PHASES},
     **{name: f"data.{name}" for name in ("shift", "flip")},
     "optimizer": "optimizer.name",
@@ -30,7 +30,7 @@ _IN_GROUPS = {
     "method": "sparsity.name",
     **{name: f"sparsity.{name}" for name in ("cycles", "density", "ramp", "activation_penalty", *OF_LEARNERS)},
 }
-OF_TRAINING = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in _IN_GROUPS)
+OF_TRAINING = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in IN_GROUPS)
 _OPTIONS = (*OF_TRAINING, "evaluated_images", "saved_images", "checkpoint_every", "resume", "fast")
 _MAY_DIFFER = ("evaluated_images", "saved_images", "checkpoint_every")  # when a run resumes
 _OF_DATA = ("name", "dir", "size", "fold", "folds", "validation", "shift", "flip")
@@ -74,7 +74,7 @@ def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) 
     if not isinstance(resume, bool) and not (isinstance(resume, str) and resume):
         raise ValueError(f"resume must be true, false or the directory of a run, got {resume!r}.")
     boolean("fast", options["fast"])
-    with named(_IN_GROUPS):
+    with named(IN_GROUPS):
         settings = _settings(options)
     data = {name: value for name, value in options["data"].items() if name not in ("shift", "flip")}
     dataset, digest = loaded or load_data(data)

@@ -63,40 +63,37 @@ class Settings:
         """
         for name in PHASES:
             phase = getattr(self, name)
-            integer(f"phases.{name}.epochs", phase.epochs, minimum=0)
-            number(f"phases.{name}.learning_rate", phase.learning_rate, "a positive number", _is_positive)
+            integer(f"{name}.epochs", phase.epochs, minimum=0)
+            number(f"{name}.learning_rate", phase.learning_rate, "a positive number", _is_positive)
         for name in ("batch_size", "calibrate_every", "calibration_images", "exact_images"):
             integer(name, getattr(self, name), minimum=1)
         integer("seed", self.seed, minimum=0)
-        one_of("optimizer.name", self.optimizer, tuple(_OPTIMIZERS))
-        number(
-            "optimizer.weight_decay", self.weight_decay, "a number of 0 or more", lambda value: 0 <= value < math.inf
-        )
-        number("sparsity.ramp", self.ramp, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+        one_of("optimizer", self.optimizer, tuple(_OPTIMIZERS))
+        number("weight_decay", self.weight_decay, "a number of 0 or more", lambda value: 0 <= value < math.inf)
+        number("ramp", self.ramp, "a number from 0 to 1", lambda value: 0 <= value <= 1)
         for name in ("logit_rate", "penalty"):
-            number(f"sparsity.{name}", getattr(self, name), "a positive number", _is_positive)
+            number(f"{name}", getattr(self, name), "a positive number", _is_positive)
         for name in ("gain", "damping", "activation_penalty"):
-            number(
-                f"sparsity.{name}", getattr(self, name), "a number of 0 or more", lambda value: 0 <= value < math.inf
-            )
+            number(f"{name}", getattr(self, name), "a number of 0 or more", lambda value: 0 <= value < math.inf)
         for name in ("cycles", "density"):
             if getattr(self, name) is not None:
                 share = "a number above 0 and at most 1, or null"
-                number(f"sparsity.{name}", getattr(self, name), share, lambda value: 0 < value <= 1)
+                number(f"{name}", getattr(self, name), share, lambda value: 0 < value <= 1)
         targets = (self.cycles is not None) + (self.density is not None)
         if self.method is None or self.method.is_fixed:
             if targets:
-                raise ValueError("sparsity.cycles and sparsity.density must be null for a method without a target.")
+                raise ValueError(
+                    f"{'density' if self.cycles is None else 'cycles'} must be null for a method without a target."
+                )
         elif targets != 1:
             raise ValueError(
-                "one of sparsity.cycles and sparsity.density must be set and the other null, got "
-                f"{self.cycles!r} and {self.density!r}."
+                f"cycles or density must be set, and the other must be null, got {self.cycles!r} and {self.density!r}."
             )
         if isinstance(self.method, CycleAware) and self.cycles is None:
-            raise ValueError("sparsity.cycles must be set for a method that learns from cycles, got null.")
+            raise ValueError("cycles must be set for a method that learns from cycles, got null.")
         if self.sparsifies and not (self.sparse.epochs and self.tune.epochs):
             raise ValueError(
-                "phases.sparse.epochs and phases.tune.epochs must be positive where weights or activations are made "
+                "sparse.epochs and tune.epochs must be positive where weights or activations are made "
                 f"sparse, got {self.sparse.epochs} and {self.tune.epochs}."
             )
 

@@ -116,8 +116,8 @@ class Trainer:
             values = {name: float(value) for name, value in of_step.items()}
             if not math.isfinite(values["loss"]):
                 raise ValueError(
-                    f"the loss is {values['loss']} at step {self.step + 1} ({self.phase}); a lower "
-                    f"phases.{self.phase}.learning_rate may help. Checkpoints are as they were."
+                    f"the loss is {values['loss']} at step {self.step + 1}; a lower learning rate of the {self.phase} "
+                    "phase may help. Checkpoints are as they were."
                 )
             self._state = state
             self.step += 1
@@ -275,7 +275,7 @@ class Trainer:
         least = exact_cycles(layers, single, self.arch) / self._dense_cycles
         if self.settings.cycles <= least:
             raise ValueError(
-                f"sparsity.cycles must be above {least:.2g}, the share of the dense cycles that one weight in each "
+                f"cycles must be above {least:.2g}, the share of the dense cycles that one weight in each "
                 f"layer takes, got {self.settings.cycles}."
             )
 

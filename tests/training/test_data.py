@@ -68,11 +68,11 @@ except ImportError as error:
 
 def test_bad_options(tmp_path: pathlib.Path) -> None:
     for arguments, message in [
-        (("cifar",), "data.name must be one of digits, mnist5k, folder, got 'cifar'."),
-        ((None,), "data.name must be one of digits, mnist5k, folder, got None."),
-        (("digits", "x"), "data.dir must be null where data.name is digits, got 'x'."),
-        (("mnist5k", None, 8), "data.size must be null where data.name is mnist5k, got 8."),
-        *((("folder", tmp_path, size), "data.size must be a positive integer, got ") for size in (0, 1.5, "a", True)),
+        (("cifar",), "name must be one of digits, mnist5k, folder, got 'cifar'."),
+        ((None,), "name must be one of digits, mnist5k, folder, got None."),
+        (("digits", "x"), "dir must be null where name is digits, got 'x'."),
+        (("mnist5k", None, 8), "size must be null where name is mnist5k, got 8."),
+        *((("folder", tmp_path, size), "size must be a positive integer, got ") for size in (0, 1.5, "a", True)),
     ]:
         with pytest.raises(ValueError, match=re.escape(message)):
             load(*arguments)  # pyright: ignore[reportArgumentType]
@@ -129,7 +129,7 @@ def test_bad_arrays(tmp_path: pathlib.Path, arrays: dict[str, Any], message: str
     with pytest.raises(ValueError, match=re.escape(message)):
         Dataset("mine", **arrays)
     np.savez(tmp_path / "mine.npz", **arrays)
-    refused(tmp_path, f"data.dir, {str(tmp_path)!r}: ")
+    refused(tmp_path, f"dir, {str(tmp_path)!r}: ")
     refused(tmp_path, message)
 
 
@@ -137,12 +137,12 @@ def test_bad_arrays(tmp_path: pathlib.Path, arrays: dict[str, Any], message: str
 
 
 def test_bad_paths(tmp_path: pathlib.Path) -> None:
-    refused(None, "data.dir must name a folder or an .npz file, got None.")
-    refused("", "data.dir must name a folder or an .npz file, got ''.")
-    refused(3, "data.dir must name a folder or an .npz file, got 3.")
+    refused(None, "dir must name a folder or an .npz file, got None.")
+    refused("", "dir must name a folder or an .npz file, got ''.")
+    refused(3, "dir must name a folder or an .npz file, got 3.")
     refused(tmp_path / "nowhere", "nowhere', which does not exist.")
     for path in ("~nobody-of-this-name/x", "a" * 5000, "a\0b"):
-        refused(path, "data.dir must name a folder or an .npz file, got '")
+        refused(path, "dir must name a folder or an .npz file, got '")
     (tmp_path / ".hidden").touch()
     refused(tmp_path, "which is empty.")
     (tmp_path / "cifar-10-python.tar.gz").touch()
@@ -168,7 +168,7 @@ def test_npz(tmp_path: pathlib.Path) -> None:
         np.testing.assert_array_equal(dataset.labels, LABELS)
         assert dataset.test_images is not None
         assert len(dataset.test_images) == 2
-    refused(path, "data.size must be null but for a folder of pictures, got 8", size=8)
+    refused(path, "size must be null but for a folder of pictures, got 8", size=8)
 
 
 @pytest.mark.parametrize("names", [("train", "test"), ("digits_train", "digits_val")])
@@ -415,7 +415,7 @@ def test_pictures_are_turned_as_their_camera_says(tmp_path: pathlib.Path) -> Non
 def test_bad_pictures(tmp_path: pathlib.Path) -> None:
     picture_folder(tmp_path)
     picture(tmp_path / "dog/1.png", 9, size=(8, 6))
-    refused(tmp_path, "pictures must be of one size, got 5x4 (cat/0.png) and 8x6 (dog/1.png); data.size resizes them.")
+    refused(tmp_path, "pictures must be of one size, got 5x4 (cat/0.png) and 8x6 (dog/1.png); size= resizes them.")
     assert loaded(tmp_path, size=6).images.shape == (6, 6, 6, 1)
     noise = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
     Image.fromarray(noise).save(tmp_path / "dog/1.png")
@@ -484,9 +484,9 @@ def test_without_augmentation_images_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shift": -1}, "data.shift must be a non-negative integer, got -1."),
-        ({"shift": 4}, "data.shift must be below the images' height and width, 4 and 5, got 4."),
-        ({"flip": "yes"}, "data.flip must be true, false or null, got 'yes'."),
+        ({"shift": -1}, "shift must be a non-negative integer, got -1."),
+        ({"shift": 4}, "shift must be below the images' height and width, 4 and 5, got 4."),
+        ({"flip": "yes"}, "flip must be true, false or null, got 'yes'."),
         ({"images": np.zeros((4, 5))}, "images must be [B, H, W, C], got shape (4, 5)."),
     ],
 )

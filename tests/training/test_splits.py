@@ -101,12 +101,12 @@ def test_an_own_test_set_is_kept() -> None:
     ("options", "message"),
     [
         ({"seed": -1}, "seed must be a non-negative integer, got -1."),
-        ({"folds": 1}, "data.folds must be at least 2, got 1."),
-        ({"folds": 2.5}, "data.folds must be a positive integer, got 2.5."),
-        ({"fold": 5}, "data.fold must be below data.folds, 5, got 5."),
-        ({"fold": -1}, "data.fold must be a non-negative integer, got -1."),
-        *(({"validation": x}, "data.validation must be a number above 0 and below 1, got ") for x in (0, 1, "a", None)),
-        ({"folds": 8}, "must have at least 8 images for this split (data.folds, data.validation), but class 1 has 7."),
+        ({"folds": 1}, "folds must be at least 2, got 1."),
+        ({"folds": 2.5}, "folds must be a positive integer, got 2.5."),
+        ({"fold": 5}, "fold must be below folds, 5, got 5."),
+        ({"fold": -1}, "fold must be a non-negative integer, got -1."),
+        *(({"validation": x}, "validation must be a number above 0 and below 1, got ") for x in (0, 1, "a", None)),
+        ({"folds": 8}, "must have at least 8 images for this split (folds, validation), but class 1 has 7."),
     ],
 )
 def test_bad_splits(options: dict[str, Any], message: str) -> None:

@@ -222,7 +222,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_checkpoints_as_they_were(tm
 
 
 def test_a_target_out_of_reach_is_refused_before_weights_are_chosen(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match=r"sparsity.cycles must be above 0\.\d+, the share.*got 0.0001"):
+    with pytest.raises(ValueError, match=r"cycles must be above 0\.\d+, the share.*got 0.0001"):
         _run(_settings(GlobalMagnitude(), cycles=1e-4), tmp_path)
 
 
@@ -269,23 +269,23 @@ def test_a_full_disk_is_told_and_leaves_checkpoints_as_they_were(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dense": Phase(-1, 1.0)}, "phases.dense.epochs must be a non-negative integer, got -1"),
-        ({"tune": Phase(1, 0.0)}, "phases.tune.learning_rate must be a positive number, got 0.0"),
+        ({"dense": Phase(-1, 1.0)}, "dense.epochs must be a non-negative integer, got -1"),
+        ({"tune": Phase(1, 0.0)}, "tune.learning_rate must be a positive number, got 0.0"),
         (
             {"tune": Phase(0, 1.0)},
-            "phases.tune.epochs must be positive where weights or activations are made sparse, got 2",
+            "tune.epochs must be positive where weights or activations are made sparse, got 2",
         ),
-        ({"activation_penalty": -1}, "sparsity.activation_penalty must be a number of 0 or more, got -1"),
+        ({"activation_penalty": -1}, "activation_penalty must be a number of 0 or more, got -1"),
         ({"batch_size": 0}, "batch_size must be a positive integer, got 0"),
-        ({"optimizer": "lamb"}, "optimizer.name must be one of adamw, sgd, got 'lamb'"),
-        ({"weight_decay": -1}, "optimizer.weight_decay must be a number of 0 or more, got -1"),
-        ({"cycles": 0.5}, "one of sparsity.cycles and sparsity.density must be set"),
-        ({"density": None}, "one of sparsity.cycles and sparsity.density must be set"),
-        ({"density": 0.0}, "sparsity.density must be a number above 0 and at most 1, or null, got 0.0"),
+        ({"optimizer": "lamb"}, "optimizer must be one of adamw, sgd, got 'lamb'"),
+        ({"weight_decay": -1}, "weight_decay must be a number of 0 or more, got -1"),
+        ({"cycles": 0.5}, "cycles or density must be set"),
+        ({"density": None}, "cycles or density must be set"),
+        ({"density": 0.0}, "density must be a number above 0 and at most 1, or null, got 0.0"),
         ({"method": None}, "must be null for a method without a target"),
-        ({"method": CycleAware()}, "sparsity.cycles must be set for a method that learns"),
-        ({"ramp": 2}, "sparsity.ramp must be a number from 0 to 1, got 2"),
-        ({"penalty": 0}, "sparsity.penalty must be a positive number, got 0"),
+        ({"method": CycleAware()}, "cycles must be set for a method that learns"),
+        ({"ramp": 2}, "ramp must be a number from 0 to 1, got 2"),
+        ({"penalty": 0}, "penalty must be a positive number, got 0"),
     ],
 )
 def test_bad_settings_are_refused_by_name(options: dict[str, Any], message: str) -> None:

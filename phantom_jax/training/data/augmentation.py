@@ -21,14 +21,14 @@ def augment(key: jax.Array, images: jax.Array, shift: int, flip: bool | None) ->
     Raises:
         ValueError: An argument is not valid.
     """
-    shift = integer("data.shift", shift, minimum=0)
+    shift = integer("shift", shift, minimum=0)
     if images.ndim != 4:
         raise ValueError(f"images must be [B, H, W, C], got shape {images.shape}.")
     batch, height, width, channels = images.shape
     if shift >= min(height, width):
-        raise ValueError(f"data.shift must be below the images' height and width, {height} and {width}, got {shift}.")
+        raise ValueError(f"shift must be below the images' height and width, {height} and {width}, got {shift}.")
     if flip is not None and not isinstance(flip, bool):
-        raise ValueError(f"data.flip must be true, false or null, got {flip!r}.")
+        raise ValueError(f"flip must be true, false or null, got {flip!r}.")
     if flip is None:
         flip = channels > 1
     shift_key, flip_key = jax.random.split(key)

@@ -33,14 +33,14 @@ def load(name: str, dir: str | os.PathLike[str] | None = None, size: int | None 
             which file.
         ImportError: The package that holds the data set or reads the pictures is not installed.
     """
-    one_of("data.name", name, _SOURCES)
+    one_of("name", name, _SOURCES)
     if size is not None:
-        size = integer("data.size", size, minimum=1)
+        size = integer("size", size, minimum=1)
     if name == "folder":
         return _read(_path(dir), size)
-    for option, value in (("data.dir", dir), ("data.size", size)):
+    for option, value in (("dir", dir), ("size", size)):
         if value is not None:
-            raise ValueError(f"{option} must be null where data.name is {name}, got {value!r}.")
+            raise ValueError(f"{option} must be null where name is {name}, got {value!r}.")
     if name == "digits":
         source = import_extra("sklearn.datasets", "scikit-learn").load_digits()
         return Dataset(name, source.images / 16, source.target, _DIGITS)
@@ -50,7 +50,7 @@ def load(name: str, dir: str | os.PathLike[str] | None = None, size: int | None 
 
 def _path(value: Any) -> pathlib.Path:
     """Returns the path of an existing folder or `.npz` file."""
-    wanted = "data.dir must name a folder or an .npz file"
+    wanted = "dir must name a folder or an .npz file"
     if not isinstance(value, (str, os.PathLike)) or not str(value):
         raise ValueError(f"{wanted}, got {value!r}.")
     try:
@@ -69,7 +69,7 @@ def _read(path: pathlib.Path, size: int | None) -> Dataset:
     """Reads the one data set that a path holds."""
     entries = [path] if path.is_file() else sorted(entry for entry in path.iterdir() if entry.name[0] != ".")
     if not entries:
-        raise ValueError(f"data.dir must name a folder that holds a data set, got {str(path)!r}, which is empty.")
+        raise ValueError(f"dir must name a folder that holds a data set, got {str(path)!r}, which is empty.")
     archives = [entry for entry in entries if entry.suffix == ".npz" and entry.is_file()]
     batches = [folder for folder in (path, path / CIFAR_FOLDER) if is_cifar(folder)]
     folders = [entry for entry in entries if entry.is_dir() and entry not in batches]
@@ -77,9 +77,9 @@ def _read(path: pathlib.Path, size: int | None) -> Dataset:
     if len(found) != 1:
         problem = "holds more than one of them" if found else "holds none of them"
         listing = ", ".join(entry.name for entry in entries[:8]) + ", ..." * (len(entries) > 8)
-        raise ValueError(f"data.dir must name a folder of {_LAYOUTS}; {str(path)!r} {problem}: {listing}.")
+        raise ValueError(f"dir must name a folder of {_LAYOUTS}; {str(path)!r} {problem}: {listing}.")
     if size is not None and not folders:
-        raise ValueError(f"data.size must be null but for a folder of pictures, got {size} for {str(path)!r}.")
+        raise ValueError(f"size must be null but for a folder of pictures, got {size} for {str(path)!r}.")
     try:
         if archives:
             return read_npz(archives)
@@ -87,4 +87,4 @@ def _read(path: pathlib.Path, size: int | None) -> Dataset:
             return read_cifar(batches[0])
         return read_pictures(path, folders, size)
     except ValueError as error:
-        raise ValueError(f"data.dir, {str(path)!r}: {error}") from error
+        raise ValueError(f"dir, {str(path)!r}: {error}") from error

@@ -99,7 +99,7 @@ def _decode(root: pathlib.Path, paths: Sequence[pathlib.Path], size: int | None)
             (height, width), (first_height, first_width) = picture.shape[:2], pictures[0].shape[:2]
             raise ValueError(
                 f"pictures must be of one size, got {first_width}x{first_height} ({paths[0].relative_to(root)}) and "
-                f"{width}x{height} ({path.relative_to(root)}); data.size resizes them."
+                f"{width}x{height} ({path.relative_to(root)}); size= resizes them."
             )
         pictures.append(picture)
     channels = max(picture.shape[2] for picture in pictures)

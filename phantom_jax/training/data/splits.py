@@ -63,11 +63,11 @@ def split(dataset: Dataset, seed: int, fold: int = 0, folds: int = 5, validation
         ValueError: An argument is not valid, or a class has too few images for each part to have one.
     """
     seed = check_seed(seed)
-    if integer("data.folds", folds, minimum=1) < 2:
-        raise ValueError(f"data.folds must be at least 2, got {folds}.")
-    if integer("data.fold", fold, minimum=0) >= folds:
-        raise ValueError(f"data.fold must be below data.folds, {folds}, got {fold}.")
-    share = number("data.validation", validation, "a number above 0 and below 1", lambda value: 0 < value < 1)
+    if integer("folds", folds, minimum=1) < 2:
+        raise ValueError(f"folds must be at least 2, got {folds}.")
+    if integer("fold", fold, minimum=0) >= folds:
+        raise ValueError(f"fold must be below folds, {folds}, got {fold}.")
+    share = number("validation", validation, "a number above 0 and below 1", lambda value: 0 < value < 1)
     _check_counts(dataset, max(folds, 4) if dataset.test_images is None else 2)
 
     labels = dataset.labels
@@ -111,6 +111,6 @@ def _check_counts(dataset: Dataset, least: int) -> None:
     rarest = int(counts.argmin())
     if counts[rarest] < least:
         raise ValueError(
-            f"Every class must have at least {least} images for this split (data.folds, data.validation), but class "
+            f"Every class must have at least {least} images for this split (folds, validation), but class "
             f"{dataset.classes[rarest]} has {counts[rarest]}."
         )
