@@ -99,12 +99,22 @@ def test_runs_hold_what_reports_say() -> None:
     assert point.cycles["sparten"] == int(SparTen.scaled(252).simulate(layers[0]).cycles[0])
 
 
-def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: pathlib.Path) -> None:
-    done = jobs.run("compare", tmp_path, *SMALL, "networks=[vgg16/han,mobilenet_v1/sparseml]", "hydra.run.dir=out")
+BOTH = (["vgg16/han", "mobilenet_v1/sparseml"], ("(13/16)", "(22/28)"))
+
+
+@pytest.mark.parametrize(
+    ("networks", "supported"), [(["vgg16/han"], ("(13/16)",)), pytest.param(*BOTH, marks=pytest.mark.slow)]
+)
+def test_a_comparison_that_is_started_again_resumes(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, networks: list[str], supported: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = (*SMALL, f"networks=[{','.join(networks)}]", "hydra.run.dir=out")
+    done = jobs.run_here("compare", *options)
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "out"
     assert done.stdout.splitlines()[-1] == str(directory)
-    for text in ("Speed-up of Phantom-2D", "(13/16)", "(22/28)", "phantom, no intra_balance", "eyeriss_v2"):
+    for text in ("Speed-up of Phantom-2D", *supported, "phantom, no intra_balance", "eyeriss_v2"):
         assert text in done.stdout
     for name in ("speedups", "ablation", "stacks", "map"):
         assert (directory / f"{name}.png").stat().st_size > 10_000
@@ -120,7 +130,7 @@ def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: 
     assert "scnn/equal/vgg16/han/channel" in summary
     assert end == {"failed": False}
     runs = [case for case in results["cases"] if case["case"] == "run"]
-    assert len(runs) == 2 * (1 + 5 + 9)  # the accelerator, rivals, variants
+    assert len(runs) == len(networks) * (1 + 5 + 9)  # the accelerator, rivals, variants
     for case in runs:
         for layer in case["layers"]:
             assert sum(layer["stack"].values()) == layer["cycles"] * case["multipliers"]
@@ -129,11 +139,11 @@ def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: 
     kept = directory / "cases.jsonl"
     lines = kept.read_text().splitlines(keepends=True)
     kept.write_text("".join(lines[:-3]) + lines[-3][:20])
-    again = jobs.run("compare", tmp_path, *SMALL, "networks=[vgg16/han,mobilenet_v1/sparseml]", "hydra.run.dir=out")
+    again = jobs.run_here("compare", *options)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
     assert json.loads((directory / "results.json").read_text())["cases"] == results["cases"]
-    refused = jobs.run("compare", tmp_path, *SMALL, "arch.rows=3", "hydra.run.dir=out")
+    refused = jobs.run_here("compare", *SMALL, "arch.rows=3", "hydra.run.dir=out")
     assert refused.returncode == 1
     assert "holds cases that were measured with other settings: arch.rows 7, now 3" in refused.stderr
 
@@ -176,8 +186,11 @@ def test_bad_settings_are_refused_by_name(overrides: list[str], message: str) ->
     assert message in str(error.value)
 
 
-def test_validation_prints_published_figures_beside_the_models(tmp_path: pathlib.Path) -> None:
-    done = jobs.run("validate", tmp_path, "size=32")
+def test_validation_prints_published_figures_beside_the_models(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = jobs.run_here("validate", "size=32")
     assert done.returncode == 0, done.stderr
     checks = json.loads((pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").read_text())["checks"]
     assert {check["published"] for check in checks} == {3.52, 0.79, 24.0, 4.7, 1.8, 3.0, 0.45}
@@ -186,9 +199,9 @@ def test_validation_prints_published_figures_beside_the_models(tmp_path: pathlib
     log = (pathlib.Path(done.stdout.splitlines()[-1]) / "log.jsonl").read_text().splitlines()
     assert json.loads(log[1])["rows"] == checks
     assert json.loads(log[2])["summary"]["checks"] == len(checks)
-    refused = jobs.run("validate", tmp_path, "size=7", "hydra.run.dir=refused")
+    refused = jobs.run_here("validate", "size=7", "hydra.run.dir=refused")
     assert (tmp_path / "refused/log.jsonl").read_text().splitlines()[1:] == ['{"failed": true}']
     assert refused.returncode == 1
-    unknown = jobs.run("validate", tmp_path, "+color=red")
+    unknown = jobs.run_here("validate", "+color=red")
     assert "there is no option color; the options of this command are tracking, size, seed" in unknown.stderr
     assert "size must be a multiple of 32, got 7" in refused.stderr
