@@ -215,6 +215,7 @@ def test_layers_without_work() -> None:
     assert int(bubbles.stack["idle"][0]) == 23 * 9
 
 
+@pytest.mark.slow
 def test_no_overflow_of_slots_or_macs() -> None:
     """Over 2^32 thread slots, over 2^40 dense MACs: two chunks of ones, and 250 of 65536 filters with weights."""
     positions, filters, live = 1 << 20, 1 << 16, 250

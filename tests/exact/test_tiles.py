@@ -33,9 +33,17 @@ print(json.dumps([jax.device_count(), [simulate(layers, arch).to_dict() for arch
 """
 
 
-def run(environment: dict[str, str], archs: int = 1) -> list:
+TINY = """
+import numpy as np
+from phantom_jax import Layer, Phantom2D, simulate
+simulate(Layer.dense(np.ones((3, 2)), np.ones((1, 3))), Phantom2D(pes=1, threads=1, lookahead=2))
+print("[]")
+"""  # compiles one small kernel
+
+
+def run(environment: dict[str, str], archs: int = 1, program: str = PROGRAM) -> list:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env=os.environ | {"ARCHS": str(archs)} | environment,
         cwd=ROOT,
         capture_output=True,
@@ -46,6 +54,7 @@ def run(environment: dict[str, str], archs: int = 1) -> list:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same_integers() -> None:
     one, report = run({"XLA_FLAGS": ""}, archs=3)
     eight, same = run({"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}, archs=3)
@@ -65,9 +74,9 @@ def test_compiled_kernels_are_kept_for_the_next_process(tmp_path: pathlib.Path) 
 
 
 def test_the_cache_can_be_off_and_elsewhere(tmp_path: pathlib.Path) -> None:
-    run({ENVIRONMENT: "off", "XDG_CACHE_HOME": str(tmp_path / "user")})
+    run({ENVIRONMENT: "off", "XDG_CACHE_HOME": str(tmp_path / "user")}, program=TINY)
     assert not (tmp_path / "user").exists()
-    run({ENVIRONMENT: "", "XDG_CACHE_HOME": str(tmp_path / "user")})
+    run({ENVIRONMENT: "", "XDG_CACHE_HOME": str(tmp_path / "user")}, program=TINY)
     assert any((tmp_path / "user" / "phantom_jax").rglob("*-cache"))
     # Whoever has told JAX where to keep its cache is not overruled.
     run(
@@ -75,7 +84,8 @@ def test_the_cache_can_be_off_and_elsewhere(tmp_path: pathlib.Path) -> None:
             ENVIRONMENT: "",
             "XDG_CACHE_HOME": str(tmp_path / "other"),
             "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"),
-        }
+        },
+        program=TINY,
     )
     assert not (tmp_path / "other").exists()
 
