@@ -1,5 +1,7 @@
 """Test set-up: checks the shapes and types that internal functions are annotated with, and steadies hypothesis."""
 
+import collections
+import itertools
 import os
 import pathlib
 import shutil
@@ -20,6 +22,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Removes the compilation cache once all workers are done."""
     if _MADE_CACHE and not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ["PHANTOM_JAX_TEST_CACHE"], ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints which files take longest, so that the next slow test is seen."""
+    seconds: collections.defaultdict[str, float] = collections.defaultdict(float)
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.split("::")[0]] += report.duration
+    if sum(seconds.values()) > 10:
+        terminalreporter.section("slowest files")
+        for file, taken in sorted(seconds.items(), key=lambda item: -item[1])[:10]:
+            terminalreporter.write_line(f"{taken:7.1f} s  {file}")
 
 
 # In boundary modules bad input must end in their own ValueError and not in beartype's.
