@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.harness.files import save_figure
 from phantom_jax import Phantom2D, core_cycles, plotting, simulate, workloads
-from phantom_jax.exact.selector import issue_cycles
+from phantom_jax.exact import issue_cycles
 
 _DARK, _LIGHT = "#35456c", "white"
 

@@ -13,7 +13,7 @@ import matplotlib.ticker
 import numpy as np
 from jaxtyping import Float, Int
 
-from phantom_jax.exact.selector import issue_cycles
+from phantom_jax.exact import issue_cycles
 from phantom_jax.report import LayerReport, Report
 
 # From dark to light, along a palette of even lightness steps (cividis).

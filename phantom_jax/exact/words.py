@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int, UInt
 
 from phantom_jax.arch import Phantom2D
+from phantom_jax.exact.blocks import Blocks, rotate
 from phantom_jax.exact.jobs import JobCycles
 from phantom_jax.exact.lowering import Streams, lower_activations, lower_weights
 from phantom_jax.exact.selector import selector_bins
@@ -83,8 +84,9 @@ class WordCounter:
         lookahead = arch.lookahead
         if lookahead > _LONG_LOOKAHEAD:
             lookahead = min(lookahead, max(_LONG_LOOKAHEAD, _power_of_two(cut.length)))
-        segment_blocks = np.array([-(-(stop - start) // lookahead) for start, stop in segments])
-        blocks = int(segment_blocks.sum())
+        cuts = Blocks.of(segments, lookahead, trim=False)  # of one shape for streams of any length
+        segment_blocks = np.bincount(cuts.segment)
+        blocks = len(cuts.segment)
         filters_per_group = cut.filters // cut.groups
 
         # Units are blocks of jobs, [groups * J * blocks]. A unit's kernel row depends on its chunk (streams along
@@ -96,12 +98,11 @@ class WordCounter:
             unit_rows = np.repeat(np.arange(cut.groups * cut.chunks), blocks)
         else:
             masks = windows.words.swapaxes(1, 2).reshape(-1, cut.chunks, *windows.words.shape[3:])
-            rows = _blocks(kernels.words, segments, lookahead).reshape(-1, lookahead, *kernels.words.shape[2:])
+            rows = cuts.take(kernels.words, 1).reshape(-1, lookahead, *kernels.words.shape[2:])
             unit_rows = np.arange(cut.groups * blocks).reshape(cut.groups, 1, blocks)
             unit_rows = np.broadcast_to(unit_rows, (cut.groups, cut.jobs, blocks)).reshape(-1)
-        units = _blocks(masks, segments, lookahead).reshape(-1, lookahead, *masks.shape[2:])
-        if arch.intra_balance:
-            rows, units = _rotate(rows), _rotate(units)
+        units = cuts.take(masks, 1).reshape(-1, lookahead, *masks.shape[2:])
+        rows, units = rotate(rows, arch.intra_balance, 1), rotate(units, arch.intra_balance, 1)
 
         # A unit belongs to a job's segment; sums over units are kept per segment, as [groups * J * segments, K/groups].
         unit_segments = np.repeat(
@@ -179,28 +180,6 @@ def _tiles(
                 yield first, chosen[start : start + height]
 
     return run_tiles(compiled(count_tile, selector=arch.selector, threads=arch.threads), tiles(), fill, finish)
-
-
-def _blocks(
-    streams: UInt[np.ndarray, "streams length ..."], segments: list[tuple[int, int]], lookahead: int
-) -> UInt[np.ndarray, "streams blocks lookahead ..."]:
-    """Cuts each segment of each stream into blocks, the last one of a segment filled with zeros."""
-    counts = [-(-(stop - start) // lookahead) for start, stop in segments]
-    blocks = np.zeros((streams.shape[0], sum(counts) * lookahead, *streams.shape[2:]), streams.dtype)
-    offset = 0
-    for (start, stop), count in zip(segments, counts, strict=True):
-        blocks[:, offset : offset + stop - start] = streams[:, start:stop]
-        offset += count * lookahead
-    return blocks.reshape(streams.shape[0], sum(counts), lookahead, *streams.shape[2:])
-
-
-def _rotate(columns: UInt[np.ndarray, "rows lookahead pes ..."]) -> UInt[np.ndarray, "rows lookahead pes ..."]:
-    """Level-1 balance: PE p takes column (p + l) mod P of mask l."""
-    pes = columns.shape[2]
-    rotated = np.empty_like(columns)
-    for phase in range(min(pes, columns.shape[1])):
-        rotated[:, phase::pes] = np.roll(columns[:, phase::pes], -phase, axis=2)
-    return rotated
 
 
 def _power_of_two(number: int) -> int:

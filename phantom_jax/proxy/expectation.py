@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from phantom_jax.exact import Blocks
 from phantom_jax.proxy.balance import order_filters, run_rounds
 from phantom_jax.proxy.calibration import LayerCalibration
-from phantom_jax.proxy.jobs.chunks import Blocks, chunk_cycles, chunk_moments
+from phantom_jax.proxy.jobs.chunks import chunk_cycles, chunk_moments
 from phantom_jax.proxy.jobs.patterns import bits_by_filter, pattern_moments
 from phantom_jax.proxy.jobs.samples import sampled_moments
 from phantom_jax.proxy.moments import Moments

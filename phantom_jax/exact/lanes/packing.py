@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from phantom_jax.arch import Phantom2D
+from phantom_jax.exact.blocks import cut_blocks
 from phantom_jax.exact.jobs import JobCycles
 from phantom_jax.exact.lanes import kernels as lanes
 from phantom_jax.exact.lowering import Streams
@@ -49,11 +50,10 @@ class _Fields:
     def __init__(self, segments: list[tuple[int, int]], lookahead: int) -> None:
         self.length = lanes.FIELD * lookahead  # masks
         self.segments = segments
-        self.blocks = np.array([-(-(stop - start) // lookahead) for start, stop in segments])  # per segment
-        self.per_segment = -(-self.blocks // lanes.FIELD)
-        self.bounds = [(at, min(at + self.length, stop)) for a, stop in segments for at in range(a, stop, self.length)]
-        self.count = len(self.bounds)  # each from its first mask up to its last one's successor
-        self.segment = np.repeat(np.arange(len(segments)), self.per_segment)  # of each field
+        self.blocks = np.bincount(cut_blocks(segments, lookahead)[1])  # per segment
+        self.bounds, self.segment = cut_blocks(segments, self.length)  # of each field
+        self.count = len(self.bounds)
+        self.per_segment = np.bincount(self.segment)
         # A job lasts a cycle per mask at most, with those of blocks that do not exist, a field's.
         self.dtype = np.int32 if segments[-1][1] < 1 << 30 else np.int64
         self.padding = (self.per_segment * lanes.FIELD - self.blocks).astype(self.dtype)  # blocks that do not exist

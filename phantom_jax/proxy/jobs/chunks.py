@@ -1,6 +1,5 @@
 """Streams along chunks: every mask has weight bits of its own, so the selector is a Markov chain (SPEC 8)."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from phantom_jax.arch import Phantom2D
+from phantom_jax.exact import Blocks, rotate
 from phantom_jax.proxy.jobs.chain import bins_distribution, count_probabilities
 from phantom_jax.proxy.jobs.patterns import bits_by_filter
 from phantom_jax.proxy.moments import Moments
@@ -17,40 +17,6 @@ from phantom_jax.proxy.numerics import MOST_SKEWNESS, inverse, multiply_along, s
 
 _SHIFT = 2.0**-6  # step of a derivative, along the variances of bits
 _TILE_UNITS = 128  # PEs' blocks that are stepped together
-
-
-@dataclasses.dataclass(frozen=True)
-class Blocks:
-    """A stream's blocks: which mask each takes in turn, and which segment each belongs to."""
-
-    masks: Int[np.ndarray, "blocks lookahead"]  # the stream's length where a block has no more
-    segment: Int[np.ndarray, " blocks"]
-
-    @classmethod
-    def of(cls, segments: tuple[tuple[int, int], ...], lookahead: int) -> "Blocks":
-        """Cuts segments into blocks; none is given more room than the longest one needs."""
-        lookahead = min(lookahead, max(stop - start for start, stop in segments))
-        masks, segment = [], []
-        for index, (start, stop) in enumerate(segments):
-            for first in range(start, stop, lookahead):
-                block = np.arange(first, first + lookahead)
-                masks.append(np.where(block < stop, block, segments[-1][1]))
-                segment.append(index)
-        return cls(np.stack(masks), np.array(segment))
-
-    def take(self, stream: Array) -> Array:
-        """Brings a stream `[length, ...]` into blocks `[blocks, lookahead, ...]`."""
-        filler = jnp.zeros((1, *stream.shape[1:]), stream.dtype)
-        return jnp.concatenate([stream, filler])[self.masks]
-
-
-def rotate(columns: Array, intra_balance: bool) -> Array:
-    """Level-1 balance: from the columns `[..., lookahead, columns, *]` of masks to what each PE takes."""
-    lookahead, pes = columns.shape[-3:-1]
-    if not intra_balance:
-        return columns
-    taken = (np.arange(pes) + np.arange(lookahead)[:, None]) % pes
-    return columns[..., np.arange(lookahead)[:, None], taken, :]
 
 
 def effectual_bits(seen: Float[Array, "batch positions *block"], bits: Float[Array, "*block"]) -> Array:

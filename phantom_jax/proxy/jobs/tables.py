@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from phantom_jax.arch import Phantom2D
-from phantom_jax.exact import Streams, job_counter
+from phantom_jax.exact import Blocks, Streams, job_counter
 from phantom_jax.layer import Layer
-from phantom_jax.proxy.jobs.chunks import Blocks, block_survival, central_moments
+from phantom_jax.proxy.jobs.chunks import block_survival, central_moments
 from phantom_jax.proxy.jobs.patterns import pattern_bits
 from phantom_jax.proxy.jobs.traced import job_cycles
 from phantom_jax.proxy.numerics import tiled_map

@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from phantom_jax.arch import Phantom2D
-from phantom_jax.exact import selector_bins
+from phantom_jax.exact import Blocks, rotate, selector_bins
 from phantom_jax.layer import Layer
-from phantom_jax.proxy.jobs.chunks import Blocks, rotate
 from phantom_jax.windows import kernel_index, tap_slices
 
 
