@@ -87,7 +87,7 @@ def _leaves(trainer: Trainer) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(trainer.model))]
 
 
-@pytest.mark.parametrize("stop", [14, 20])
+@pytest.mark.parametrize("stop", [14, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: pathlib.Path, stop: int, whole: Any) -> None:
     settings, expected, log = whole
     _, before = _run(settings, tmp_path, stop)
@@ -139,7 +139,7 @@ def test_a_learning_run_meets_its_target_and_tells_what_it_does(whole: tuple[Set
 @pytest.mark.parametrize(
     "method",
     [
-        NoMesh(),
+        pytest.param(NoMesh(), marks=pytest.mark.slow),
         Stale(),
         pytest.param(MacPenalty(), marks=pytest.mark.slow),
         pytest.param(NoActivations(), marks=pytest.mark.slow),
