@@ -1,6 +1,7 @@
 """What import-linter (pyproject.toml) does not see: packages are imported as wholes, and no message names an option."""
 
 import ast
+import functools
 import pathlib
 import re
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ def imports(path: pathlib.Path) -> Iterator[str]:
                 yield node.module if alias.name in exported(node.module) else f"{node.module}.{alias.name}"
 
 
+@functools.cache
 def exported(name: str) -> set[str]:
     """Returns the names that a package of the project imports or defines, and those of a module."""
     path = ROOT.joinpath(*name.split("."))
