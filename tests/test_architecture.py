@@ -12,11 +12,6 @@ EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
 ROOMS = {f"phantom_jax.{path.parent.name}" for path in (ROOT / "phantom_jax").glob("*/__init__.py")}
 # Rooms inside rooms, which others import by their own names.
 DOORS = {*ROOMS, "phantom_jax.tracing.onnx", "phantom_jax.training.data", "phantom_jax.training.networks"}
-# To be mended: what is found there today.
-PENDING = {
-    "experiments.compare.options -> phantom_jax.workloads.synthetic",
-    "phantom_jax.plotting -> phantom_jax.exact.selector",
-}
 
 
 def name_of(path: pathlib.Path) -> str:
@@ -69,7 +64,7 @@ def test_others_import_a_package_and_never_its_inside() -> None:
             room = ".".join(imported.split(".")[:2])
             if room in ROOMS and not f"{importer}.".startswith(f"{room}.") and imported not in DOORS:
                 found.add(f"{importer} -> {imported}")
-    assert found - PENDING == set(), "the package can export what is needed"
+    assert found == set(), "the package can export what is needed"
 
 
 def test_the_library_names_no_option_of_a_command() -> None:

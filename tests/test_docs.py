@@ -3,6 +3,7 @@
 import pathlib
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,16 +21,20 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
-def documented_runs() -> list[str]:
-    """Returns the overrides of every `scripts/run` line in a code block of the documentation."""
-    lines = []
+def documented_commands() -> list[tuple[str, str]]:
+    """Returns name and overrides of every command of `experiments` in a code block of the documentation."""
+    commands = set()
     for page in PAGES:
-        inside = False
-        for line in page.read_text().splitlines():
-            inside ^= line.startswith("```")
-            if inside and line.startswith("scripts/run"):
-                lines.append(line.split("#")[0])
-    return sorted({line.removeprefix("scripts/run").strip() for line in lines})
+        for block in page.read_text().split("```")[1::2]:
+            block = block.replace("\\\n", " ").replace("scripts/run", ".venv/bin/python -m experiments.simulate")
+            for name, overrides in re.findall(r"^\.venv/bin/python -m experiments\.(\w+)(.*)", block, re.MULTILINE):
+                commands.add((name, overrides.split("#")[0].strip()))
+    return sorted(commands)
+
+
+def documented_runs() -> list[str]:
+    """Returns the overrides of every run of the main command."""
+    return [overrides for name, overrides in documented_commands() if name == "simulate" and "hydra" not in overrides]
 
 
 def test_there_are_documented_runs() -> None:
@@ -37,12 +42,13 @@ def test_there_are_documented_runs() -> None:
     assert "" in documented_runs()
 
 
-@pytest.mark.parametrize("overrides", documented_runs())
-def test_documented_runs_compose(overrides: str) -> None:
+@pytest.mark.parametrize(("name", "overrides"), [each for each in documented_commands() if each[0] != "diff"])
+def test_documented_commands_compose(name: str, overrides: str) -> None:
     """Every option exists; of several values, the first is composed."""
-    words = [re.sub(r",.*", "", word) for word in overrides.split() if word != "--multirun"]
+    words = [word for word in shlex.split(overrides) if word != "--multirun" and not word.startswith("hydra")]
+    words = [word if "[" in word else word.partition(",")[0] for word in words]
     with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
-        assert compose("simulate", words)
+        assert compose(name, words)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,7 @@ def test_links_and_pictures_exist() -> None:
 
 def test_scripts_that_are_named_exist() -> None:
     for page in PAGES:
-        for script in re.findall(r"scripts/[a-z]+(?:\.py)?", page.read_text()):
+        for script in re.findall(r"scripts/[a-z_]+(?:\.py)?", page.read_text()):
             assert (ROOT / script).exists(), f"{page.name}: {script}"
 
 

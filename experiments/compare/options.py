@@ -16,8 +16,7 @@ from experiments.harness.options import check_names, each
 from experiments.harness.workload import layer_name
 from phantom_jax import Layer, Phantom2D
 from phantom_jax.checks import integer, number, one_of
-from phantom_jax.workloads import NETWORKS, SyntheticWorkload
-from phantom_jax.workloads.synthetic import KINDS
+from phantom_jax.workloads import KINDS, NETWORKS, SyntheticWorkload
 
 Case = NetworkRun | MapPoint
 

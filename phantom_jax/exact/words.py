@@ -3,7 +3,7 @@
 `pe_bins` is the meaning: one PE, one block. `count_tile` is `jax.vmap` of it over PEs, blocks and filters, compiled
 for tiles of fixed shape: once per architecture, direction of streams and width of the tile, whatever the layers. Tiles
 are padded with zero bits, which take no cycle; the one cycle that a block without work costs is added only for blocks
-that exist. `lane_core` does the same much faster for P = T = 3.
+that exist. `lanes` does the same much faster for P = T = 3.
 """
 
 import functools

@@ -5,7 +5,7 @@ from phantom_jax.workloads.mobilenet_v1 import mobilenet_v1
 from phantom_jax.workloads.network import DensityTable, LayerShape, Network
 from phantom_jax.workloads.npz import read_npz, write_npz
 from phantom_jax.workloads.resnet50 import resnet50
-from phantom_jax.workloads.synthetic import SyntheticWorkload
+from phantom_jax.workloads.synthetic import KINDS, SyntheticWorkload
 from phantom_jax.workloads.vgg16 import vgg16
 from phantom_jax.workloads.workload import Workload
 
@@ -17,6 +17,7 @@ NETWORKS = {
 }
 
 __all__ = [
+    "KINDS",
     "NETWORKS",
     "DensityTable",
     "LayerShape",
