@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from experiments.harness import command
-from experiments.harness.options import boolean, check_names
+from experiments.harness.options import check_names
 from experiments.harness.run import Run, main
 
 if TYPE_CHECKING:
@@ -26,11 +26,10 @@ def simulation(run: Run) -> None:
     """Counts the exact cycles of a workload."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
     from rich.console import Console
-    from rich.progress import Progress
 
     from experiments.harness.workload import load_workload
     from phantom_jax import simulate
-    from phantom_jax.checks import one_of
+    from phantom_jax.checks import boolean, one_of
 
     check_names(run.options, ("arch", "workload", "figures", "tracking", "seed"))
     figures = run.options["figures"]
@@ -42,11 +41,11 @@ def simulation(run: Run) -> None:
     has_figures = boolean("figures.write", figures["write"])
 
     with run.tracked():
-        bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
-        with bar:
+        with command.progress() as bar:
             report = simulate(bar.track(workload, description="Counting cycles"), arch)
-        run.csv(report.rows())
-        run.table("layers", report.rows())
+        rows = report.rows()
+        run.csv(rows)
+        run.table("layers", rows)
         run.tracker.summarize(summary(report))
         command.tell(workload.notes)
         report.print(Console())

@@ -2,9 +2,7 @@
 
 import dataclasses
 
-import numpy as np
-
-from phantom_jax.checks import integer, one_of
+from phantom_jax.checks import boolean, integer, one_of
 
 SELECTORS = ("in_order", "out_of_order")
 _PRESET_LOOKAHEAD = {"phantom_cv": 9, "phantom_md": 18, "phantom_hp": 27}
@@ -47,10 +45,7 @@ class Phantom2D:
         for name in _SIZES:
             object.__setattr__(self, name, integer(name, getattr(self, name), minimum=1))
         for name in _SWITCHES:
-            value = getattr(self, name)
-            if not isinstance(value, (bool, np.bool_)):
-                raise ValueError(f"{name} must be true or false, got {value!r}.")
-            object.__setattr__(self, name, bool(value))
+            object.__setattr__(self, name, boolean(name, getattr(self, name)))
         one_of("selector", self.selector, SELECTORS)
 
     @classmethod

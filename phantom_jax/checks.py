@@ -30,6 +30,17 @@ def integer(argument: str, value: Any, minimum: int, maximum: int = LARGEST) -> 
     raise ValueError(f"{argument} must be {wanted}, got {value!r}.")
 
 
+def boolean(argument: str, value: Any) -> bool:
+    """Returns `value` as a plain bool; NumPy bools are welcome.
+
+    Raises:
+        ValueError: `value` is not true or false.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{argument} must be true or false, got {value!r}.")
+    return bool(value)
+
+
 def one_of(argument: str, value: Any, choices: tuple[str, ...]) -> str:
     """Returns `value` if it is one of the strings `choices`.
 
@@ -56,10 +67,10 @@ def number(argument: str, value: Any, wanted: str, is_valid: Callable[[float], b
     raise ValueError(f"{argument} must be {wanted}, got {value!r}.")
 
 
-def check_seed(seed: int) -> int:
+def check_seed(seed: Any, argument: str = "seed") -> int:
     """Returns a seed.
 
     Raises:
         ValueError: It is not an integer from 0 to 2^64 - 1.
     """
-    return integer("seed", seed, minimum=0, maximum=_LARGEST_SEED)
+    return integer(argument, seed, minimum=0, maximum=_LARGEST_SEED)

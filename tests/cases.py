@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
@@ -125,6 +127,21 @@ def layers(draw: st.DrawFn, batch: int | None = None) -> tuple[Layer, object]:
         feature_group_count=groups,
     )
     return layer, pads
+
+
+def convolve(layer: Layer, weights: Any, activations: Any) -> np.ndarray:
+    """Convolves values in the geometry of a layer, as JAX does, in 32 bits: `[B, *spatial, K]`."""
+    outputs = jax.lax.conv_general_dilated(
+        jnp.asarray(activations, jnp.float32),
+        jnp.asarray(weights, jnp.float32),
+        layer.strides,
+        layer.padding,
+        lhs_dilation=layer.input_dilation,
+        rhs_dilation=layer.kernel_dilation,
+        dimension_numbers=dimension_numbers(layer),
+        feature_group_count=layer.feature_group_count,
+    )
+    return np.asarray(outputs)
 
 
 def dimension_numbers(layer: Layer) -> tuple[str, str, str]:

@@ -15,7 +15,7 @@ from experiments.harness.cases import resume as resume_cases
 from experiments.harness.options import check_names, each
 from experiments.harness.workload import layer_name
 from phantom_jax import Layer, Phantom2D
-from phantom_jax.checks import integer, number, one_of
+from phantom_jax.checks import check_seed, integer, number, one_of
 from phantom_jax.workloads import KINDS, NETWORKS, SyntheticWorkload
 
 Case = NetworkRun | MapPoint
@@ -57,7 +57,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         networks=each(options, "networks", functools.partial(_network, size)),
         size=size,
         masks=each(options, "masks", lambda key, value: one_of(key, value, KINDS)),
-        seeds=each(options, "seeds", lambda key, value: integer(key, value, minimum=0, maximum=2**64 - 1)),
+        seeds=each(options, "seeds", lambda key, value: check_seed(value, key)),
         sizes=each(options, "sizes", lambda key, value: one_of(key, value, SIZES)),
         map_layer=layer_name(size, "map.layer", options["map.layer"]),
         map_densities=each(

@@ -1,6 +1,6 @@
 """What an accelerator's parts cost, to first order: bits and adders counted from its parameters."""
 
-from phantom_jax.arch import Phantom2D
+from phantom_jax.arch import Phantom2D, check_arch
 
 _OPERAND, _SUM = 8, 24  # bits of a weight or an activation, and of a partial sum
 
@@ -26,8 +26,7 @@ def area(arch: Phantom2D) -> dict[str, int]:
     Raises:
         ValueError: `arch` is none.
     """
-    if not isinstance(arch, Phantom2D):
-        raise ValueError(f"arch must be a Phantom2D, got {arch!r}.")
+    check_arch(arch)
     counter = arch.threads.bit_length()
     bins = arch.lookahead if arch.selector == "out_of_order" else 1
     of_core = {

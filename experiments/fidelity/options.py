@@ -15,7 +15,7 @@ from experiments.harness.cases import resume as resume_cases
 from experiments.harness.options import check_names, each, named
 from experiments.harness.workload import layer_name
 from phantom_jax import Layer, Phantom2D
-from phantom_jax.checks import integer, number, one_of
+from phantom_jax.checks import check_seed, integer, number, one_of
 from phantom_jax.workloads import NETWORKS, SyntheticWorkload, Workload, read_npz
 
 _MEASURES: dict[str, Callable[..., Case]] = {
@@ -84,7 +84,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         size=size,
         images=integer("images", options["images"], minimum=1),
         draws=_count("draws", options["draws"], minimum=2),
-        seed=integer("seed", options["seed"], minimum=0, maximum=2**64 - 1),
+        seed=check_seed(options["seed"]),
         density=number("density", options["density"], "a number above 0, below 1", lambda d: 0 < d < 1),
         patterns=_count("patterns", options["patterns"], minimum=3),
         blocks=_count("blocks", options["blocks"], minimum=2),

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from experiments.fidelity.cases import Case, ErrorCase, GradientCase, RankCase, StaleCase
 from phantom_jax.report import Ratio
+from phantom_jax.tables import new_table
 
 TOTAL = "total"
 _TITLES = {
@@ -116,19 +116,9 @@ _HEADERS = {
 
 
 def _table(study: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(
-        title=_TITLES[study],
-        caption=_CAPTIONS[study],
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
     numbers = [name for name in rows[0] if name not in ("layer", "inter_balance")]
-    for header in ("layer", "inter_balance"):
-        table.add_column(header, no_wrap=True)
-    for name in numbers:
-        table.add_column(_HEADERS.get(name, name.replace("_", "\n")), justify="right", no_wrap=True)
+    headers = [_HEADERS.get(name, name.replace("_", "\n")) for name in numbers]
+    table = new_table(_TITLES[study], _CAPTIONS[study], ("layer", "inter_balance"), headers)
     for index, row in enumerate(rows):
         if row["layer"] == TOTAL and rows[index - 1]["layer"] != TOTAL:
             table.add_section()

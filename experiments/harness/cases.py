@@ -65,14 +65,11 @@ def collect(
     Raises:
         ValueError: Cases failed.
     """
-    from rich.console import Console
     from rich.markup import escape
-    from rich.progress import Progress
 
     cases: list[Case] = []
     failed: list[tuple[Key, Exception]] = []
-    bar = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
-    with path.open("a") as file, bar:
+    with path.open("a") as file, command.progress() as bar:
         task = bar.add_task("", total=len(planned))
         for key, measure in planned:
             bar.update(task, description=escape(describe(key)))

@@ -8,13 +8,16 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 CONFIG_PATH = str(pathlib.Path(__file__).resolve().parents[2] / "conf")
 ERROR_FILE = "error.txt"
@@ -112,6 +115,19 @@ def tell(notes: Iterable[str]) -> None:
     console = Console()
     for note in notes:
         console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def progress(*columns: "ProgressColumn") -> "Progress":
+    """Returns a progress bar on the standard error, which vanishes at its end.
+
+    Args:
+        *columns: Of `rich.progress`; its own by default.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
 
 
 def output_directory() -> pathlib.Path:

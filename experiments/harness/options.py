@@ -98,14 +98,3 @@ def each(options: Mapping[str, Any], key: str, check: Callable[[str, Any], Any],
     if not isinstance(values, list) or len(values) < least:
         raise ValueError(f"{key} must be a list{' that is not empty' * least}, got {values!r}.")
     return tuple(dict.fromkeys(check(f"{key}[{index}]", value) for index, value in enumerate(values)))
-
-
-def boolean(key: str, value: Any) -> bool:
-    """Returns an option that is true or false.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if not isinstance(value, bool):
-        raise ValueError(f"{key} must be true or false, got {value!r}.")
-    return value

@@ -48,26 +48,27 @@ def train(run: Run) -> None:
         _train(trainer, checkpoints, job, arch, run.tracker)
         checkpoints.close()
         evaluation = evaluate(trainer.model, job.splits.test, arch, job.evaluated_images)
-        rows = [{"phase": phase, **figures} for phase, figures in trainer.evaluations.items()]
-        run.csv(evaluation.report.rows())
+        phases = [{"phase": phase, **figures} for phase, figures in trainer.evaluations.items()]
+        rows = evaluation.report.rows()
+        run.csv(rows)
         images = slice(job.saved_images)
         saved = [dataclasses.replace(layer, activations=layer.activations[images]) for layer in evaluation.layers]
         masks = run.directory / "masks.npz"
         write_whole(masks, lambda file: write_npz(file, saved))
-        run.table("layers", evaluation.report.rows())
-        run.table("phases", rows)
+        run.table("layers", rows)
+        run.table("phases", phases)
         run.tracker.summarize(evaluation.summary())
         run.tracker.artifact("masks", masks, "masks")
         points = _points(run.directory / "log.jsonl")
         run.figures({"stack": plotting.cycle_stack(evaluation.report), "progress": progress(points, trainer.ends)})
-        results = {"data_sha256": job.identity["data_sha256"], "phases": rows, "test": evaluation.summary()}
+        results = {"data_sha256": job.identity["data_sha256"], "phases": phases, "test": evaluation.summary()}
         run.finish({**results, "target_cycles": job.settings.cycles, **evaluation.report.to_dict()})
 
     off = options.off_target(job.settings, evaluation)
     if abs(off) > options.CLOSE:
         command.tell([f"exact cycles on test images are {off:+.1%} off the target of {job.settings.cycles}."])
     evaluation.report.print(Console())
-    print_tables([phases_table(rows)])
+    print_tables([phases_table(phases)])
 
 
 def _directory(run: Run, job: "Job") -> pathlib.Path:
@@ -96,16 +97,14 @@ def _found(checkpoints: "Checkpoints", job: "Job") -> tuple[list[Any], dict[str,
 
 def _train(trainer: "Trainer", checkpoints: "Checkpoints", job: "Job", arch: "Phantom2D", tracker: "Tracker") -> None:
     """Trains to the end, with a progress bar."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from experiments.harness.options import named
     from experiments.train.options import IN_GROUPS
     from phantom_jax.training import evaluate
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
-    with bar:
+    with command.progress(*columns) as bar:
         task = bar.add_task("", total=trainer.steps, completed=trainer.step)
 
         def tell(figures: Mapping[str, Any], step: int) -> None:

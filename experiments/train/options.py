@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from experiments.harness.options import boolean, check_names, make, named
+from experiments.harness.options import check_names, make, named
 from experiments.harness.resume import of_options
-from phantom_jax.checks import integer, one_of
+from phantom_jax.checks import boolean, integer, one_of
 from phantom_jax.sparsity import METHODS, NM, CycleAware, Method
 from phantom_jax.training import PHASES, Evaluation, Phase, Settings
 from phantom_jax.training.data import Dataset, Splits, Subset, load, split

@@ -15,9 +15,6 @@ from experiments.harness.run import Run, main
 def validate(run: Run) -> None:
     """Puts the baselines beside published figures."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
-    from rich.console import Console
-    from rich.progress import Progress
-
     from experiments.validate.checks import checks, table
     from phantom_jax.checks import check_seed
     from phantom_jax.tables import print_tables
@@ -26,7 +23,7 @@ def validate(run: Run) -> None:
     size, seed = run.options["size"], check_seed(run.options["seed"])
     planned, found = list(checks(size, seed)), []
     with run.tracked():
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        with command.progress() as bar:
             for measure in bar.track(planned, description="Validating"):
                 found += measure()
         rows = [{**dataclasses.asdict(check), "deviation": check.deviation} for check in found]

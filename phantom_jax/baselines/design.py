@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from phantom_jax.checks import integer
+from phantom_jax.checks import boolean, integer
 from phantom_jax.exact import enable_cache, overlapped
 from phantom_jax.layer import Layer, check_layers, nonzero
 from phantom_jax.report import LayerReport, Report
@@ -123,10 +123,7 @@ class Design(abc.ABC):
         object.__setattr__(self, name, integer(name, getattr(self, name), minimum))
 
     def _check_bool(self, name: str) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, (bool, np.bool_)):
-            raise ValueError(f"{name} must be true or false, got {value!r}.")
-        object.__setattr__(self, name, bool(value))
+        object.__setattr__(self, name, boolean(name, getattr(self, name)))
 
 
 def _stack(count: Count, effectual: int) -> dict[str, int]:

@@ -31,8 +31,7 @@ class Plan:
     streams: Streams
     row_axis: str
     segments: tuple[tuple[int, int], ...]
-    way: Way
-    is_balanced: bool  # whether level-2 balance changes anything
+    has_probable_activations: bool
     arch: Phantom2D
 
     @classmethod
@@ -41,9 +40,7 @@ class Plan:
         cut = streams(layer, arch)
         row_axis, _ = choose_row_axis(cut, arch)
         segments = tuple(cut_segments(cut.length, arch.rows if row_axis == "segments" else 1))
-        plan = cls(tuple(layer.weights.shape), cut, row_axis, segments, "samples", False, arch)
-        plan = dataclasses.replace(plan, is_balanced=plan._is_balanced())
-        return dataclasses.replace(plan, way=plan._way(has_probable_activations))
+        return cls(tuple(layer.weights.shape), cut, row_axis, segments, has_probable_activations, arch)
 
     @property
     def reduction(self) -> int:
@@ -80,16 +77,19 @@ class Plan:
         """The row of each job of a stream along chunks: as their loads are equal, jobs take the rows in turn."""
         return np.arange(self.streams.jobs) % self.arch.rows * (self.row_axis == "jobs")
 
-    def _is_balanced(self) -> bool:
-        """Level-2 balance orders several filters of several rounds, and places jobs on several rows."""
+    @property
+    def is_balanced(self) -> bool:
+        """Whether level-2 balance changes anything: several filters of several rounds, or jobs of several rows."""
         orders = self.rounds > 1 and self.per_round > 1
         return self.arch.inter_balance and (orders or (self.places_jobs and self.arch.rows > 1))
 
-    def _way(self, has_probable_activations: bool) -> Way:
+    @property
+    def way(self) -> Way:
+        """How cycles are expected."""
         if self.streams.axis == "positions":
             if self.slots > MOST_BITS:
                 return "samples"
-            return "single" if self.streams.jobs == 1 and not has_probable_activations else "patterns"
+            return "single" if self.streams.jobs == 1 and not self.has_probable_activations else "patterns"
         if not has_chain(self.arch.selector, self.arch.threads, min(self.arch.lookahead, self.longest_segment)):
             return "samples"
         blocks = -(-self.longest_segment // self.arch.lookahead)

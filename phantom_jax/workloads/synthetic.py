@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from phantom_jax.checks import integer, one_of
+from phantom_jax.checks import check_seed, integer, one_of
 from phantom_jax.layer import Layer
 from phantom_jax.random import Draws
 from phantom_jax.workloads.masks import beta_densities, check_density, check_pattern, check_spread, n_of_m
@@ -59,7 +59,7 @@ class SyntheticWorkload(Workload):
         """
         self.name = network.name
         self._network = network
-        self.seed = integer("seed", seed, minimum=0, maximum=2**64 - 1)
+        self.seed = check_seed(seed)
         self._images = integer("images", images, minimum=1)
         self._table_name = one_of(
             "densities", next(iter(network.tables)) if densities is None else densities, tuple(network.tables)

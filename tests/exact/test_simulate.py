@@ -115,19 +115,7 @@ def test_invariants(drawn: tuple[Layer, object], arch: Phantom2D) -> None:
 def product_of_masks(layer: Layer) -> np.ndarray:
     """Returns, per image, the sum of the layer's output for masks of zeros and ones, as JAX computes it."""
     weights, activations = ((np.asarray(array) != 0).astype(np.float32) for array in (layer.weights, layer.activations))
-    if layer.is_conv:
-        output = jax.lax.conv_general_dilated(
-            activations,
-            weights,
-            layer.strides,
-            layer.padding,
-            lhs_dilation=layer.input_dilation,
-            rhs_dilation=layer.kernel_dilation,
-            dimension_numbers=cases.dimension_numbers(layer),
-            feature_group_count=layer.feature_group_count,
-        )
-    else:
-        output = activations @ weights
+    output = cases.convolve(layer, weights, activations) if layer.is_conv else activations @ weights
     return np.asarray(output).astype(np.int64).reshape(layer.batch, -1).sum(1)
 
 

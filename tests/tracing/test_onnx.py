@@ -6,13 +6,11 @@ import sys
 import warnings
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax import lax
 from jax.tree_util import DictKey
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -52,17 +50,7 @@ def quietly(model: Any, inputs: Any) -> Traced:
 
 def convolved(layer: Layer, weights: Any, activations: Any) -> np.ndarray:
     """Convolves values in the geometry of a layer, channels first."""
-    outputs = lax.conv_general_dilated(
-        jnp.asarray(activations, jnp.float32),
-        jnp.asarray(weights, jnp.float32),
-        layer.strides,
-        layer.padding,
-        lhs_dilation=layer.input_dilation,
-        rhs_dilation=layer.kernel_dilation,
-        dimension_numbers=cases.dimension_numbers(layer),
-        feature_group_count=layer.feature_group_count,
-    )
-    return np.moveaxis(np.asarray(outputs), -1, 1)
+    return np.moveaxis(cases.convolve(layer, weights, activations), -1, 1)
 
 
 @st.composite

@@ -36,22 +36,6 @@ def quietly(fn: Callable[..., Any], *args: Any) -> Traced:
         return trace(fn, *args)
 
 
-def convolved(layer: Layer) -> np.ndarray:
-    """Convolves the masks of a layer, as counts `[B, *spatial, K]`."""
-    return np.asarray(
-        lax.conv_general_dilated(
-            jnp.asarray(layer.activations, jnp.float32),
-            jnp.asarray(layer.weights, jnp.float32),
-            layer.strides,
-            layer.padding,
-            lhs_dilation=layer.input_dilation,
-            rhs_dilation=layer.kernel_dilation,
-            dimension_numbers=cases.dimension_numbers(layer),
-            feature_group_count=layer.feature_group_count,
-        )
-    )
-
-
 @st.composite
 def convolutions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Draws operands of zeros and ones in any layout, and the arguments of `conv_general_dilated`."""
@@ -90,7 +74,10 @@ def test_a_convolution_of_any_layout_is_the_layer_that_it_was(drawn: tuple[Any, 
         functools.partial(lax.conv_general_dilated, **options), images.astype(np.float32), kernel.astype(np.float32)
     )
     batch, channels, *spatial = options["dimension_numbers"].out_spec
-    np.testing.assert_array_equal(convolved(layer), np.transpose(traced.outputs, (batch, *spatial, channels)))
+    np.testing.assert_array_equal(
+        cases.convolve(layer, layer.weights, layer.activations),
+        np.transpose(traced.outputs, (batch, *spatial, channels)),
+    )
     assert layer.weights.dtype == layer.activations.dtype == bool
     assert layer.weights.sum() == kernel.sum()
     assert all(low >= 0 and high >= 0 for low, high in layer.padding)
@@ -226,7 +213,7 @@ def test_vmap_over_the_kernels_of_images_gives_groups() -> None:
     images, kernels = 1.0 * (IMAGES != 0), jnp.stack([KERNEL, KERNEL * 0, KERNEL[::-1], KERNEL])
     (layer,) = traced = trace(jax.vmap(one), images, 1.0 * (kernels != 0))
     assert (layer.batch, layer.feature_group_count, layer.filters) == (1, 4, 8)
-    counts = convolved(layer).reshape(7, 5, 4, 2)
+    counts = cases.convolve(layer, layer.weights, layer.activations).reshape(7, 5, 4, 2)
     np.testing.assert_array_equal(counts.transpose(2, 0, 1, 3), traced.outputs)
 
 
