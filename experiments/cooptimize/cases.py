@@ -19,10 +19,10 @@ from experiments.harness.cases import resume as resume_cases
 from experiments.harness.files import write_whole
 from experiments.harness.options import check_names, each, make
 from experiments.train import options as train_settings
+from experiments.train.methods import LEARNERS, METHODS
 from phantom_jax import Layer, LayerReport, Phantom2D, simulate
 from phantom_jax.checks import integer, number, one_of
-from phantom_jax.sparsity import METHODS
-from phantom_jax.training import Checkpoints, Trainer, channels_of, evaluate, reorder
+from phantom_jax.training import Checkpoints, Snapshot, Trainer, channels_of, evaluate, reorder
 from phantom_jax.training.data import Dataset
 from phantom_jax.workloads import write_npz
 
@@ -38,7 +38,6 @@ SPARSER = "+activations"  # after the name of a method that makes activations sp
 _SAVED_IMAGES, _CHECKPOINT_EVERY = 4, 1_000
 _FAST_SWAPS = 3
 _OF_TRAINING = {"tracking": {}, "saved_images": _SAVED_IMAGES, "checkpoint_every": _CHECKPOINT_EVERY, "resume": False}
-Snapshot = tuple[list[np.ndarray], dict[str, Any]]  # of a `Trainer`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +259,7 @@ def _job(settings: Settings, fold: int, method: str, target: float | str | None)
     if method == "n_m":
         sparsity |= dict(zip("nm", map(int, str(target).split(":")), strict=True))
     elif method != DENSE:
-        sparsity |= {"cycles": target, "ramp": ramp, **(learner if METHODS[method]().learns else {"density": None})}
+        sparsity |= {"cycles": target, "ramp": ramp, **(learner if method in LEARNERS else {"density": None})}
     options |= {"sparsity": sparsity, "data": options["data"] | {"fold": fold}}
     try:
         return train_settings.read(options | _OF_TRAINING, settings.loaded)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from experiments.harness.tracking import Tracker
     from experiments.train.options import Job
     from phantom_jax import Phantom2D
-    from phantom_jax.training import Checkpoints, Trainer
+    from phantom_jax.training import Checkpoints, Snapshot, Trainer
 
 
 @main("train")
@@ -80,7 +80,7 @@ def _directory(run: Run, job: "Job") -> pathlib.Path:
     return job.resume
 
 
-def _found(checkpoints: "Checkpoints", job: "Job") -> tuple[list[Any], dict[str, Any]] | None:
+def _found(checkpoints: "Checkpoints", job: "Job") -> "Snapshot | None":
     """Returns the newest checkpoint, if the job is to go on from it, as one of a sweep always does."""
     if job.resume is False and not command.in_multirun():
         if not checkpoints.is_empty:

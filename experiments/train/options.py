@@ -11,16 +11,15 @@ from flax import nnx
 
 from experiments.harness.options import check_names, make, named
 from experiments.harness.resume import of_options
+from experiments.train.methods import LEARNERS, METHODS
 from phantom_jax.checks import boolean, integer, one_of
-from phantom_jax.sparsity import METHODS, NM, CycleAware, Method
 from phantom_jax.training import PHASES, Evaluation, Phase, Settings
 from phantom_jax.training.data import Dataset, Splits, Subset, load, split
 from phantom_jax.training.networks import MODELS
 
 GROUPS = ("arch", "data", "model", "sparsity", "optimizer", "tracking", "phases")
 OF_LEARNERS = ("logit_rate", "penalty", "gain", "damping")
-_LEARNERS = tuple(name for name, method in METHODS.items() if issubclass(method, CycleAware))
-_OF_METHODS = {"n_m": ("n", "m"), **dict.fromkeys(_LEARNERS, OF_LEARNERS)}
+_OF_METHODS = {"n_m": ("n", "m"), **dict.fromkeys(LEARNERS, OF_LEARNERS)}
 # Fields of `Settings` that are options of groups, by their names there; the others are options of the command itself.
 IN_GROUPS = {
     **{phase: f"phases.{phase}" for phase in PHASES},
@@ -121,20 +120,13 @@ def _settings(options: Mapping[str, Any]) -> Settings:
     sparsity, optimizer, phases, data = groups.values()
     name = one_of("sparsity.name", sparsity.pop("name", None), ("none", *METHODS))
     is_fixed = name in ("none", "n_m")
-    targets = () if is_fixed else ("cycles", "ramp") if name in _LEARNERS else ("cycles", "density", "ramp")
+    targets = () if is_fixed else ("cycles", "ramp") if name in LEARNERS else ("cycles", "density", "ramp")
     check_names(sparsity, (*_OF_METHODS.get(name, ()), *targets, "activation_penalty"), group="sparsity")
     check_names(optimizer, ("name", "weight_decay"), group="optimizer")
     check_names(phases, PHASES, group="phases")
     check_names(data, _OF_DATA, group="data")
-    method: Method | None = None
-    if name == "n_m":
-        n, m = sparsity.pop("n"), sparsity.pop("m")
-        integer("sparsity.m", m, minimum=1)
-        if integer("sparsity.n", n, minimum=1) >= m:
-            raise ValueError(f"sparsity.n must be less than sparsity.m ({m}), got {n}.")
-        method = NM(n, m)
-    elif name != "none":
-        method = METHODS[name]()
+    pattern = {key: sparsity.pop(key) for key in ("n", "m") if key in sparsity}
+    method = None if name == "none" else make(METHODS[name], pattern, "sparsity")
     return Settings(
         **{phase: make(Phase, phases[phase], f"phases.{phase}") for phase in PHASES},
         method=method,

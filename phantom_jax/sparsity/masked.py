@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -50,8 +50,7 @@ class Masked(nnx.Module):
         """
         if not isinstance(network, nnx.Module) or not callable(network):
             raise ValueError(f"network must be a flax.nnx.Module that can be called, got {type(network).__name__}.")
-        with _in_evaluation(network):
-            traced = trace(network, *args)
+        traced = trace(_in_evaluation(network), *args)
         self.network = network
         self._paths = _find_parameters(network, traced)
         self.masks = nnx.Dict({name: Mask(jnp.ones(shape, bool)) for name, shape in self._shapes().items()})
@@ -154,8 +153,7 @@ class Masked(nnx.Module):
 
     def trace(self, *args: Any) -> Traced:
         """Returns the layers of the masked network in evaluation, as `phantom_jax.tracing` does."""
-        with _in_evaluation(self.network):
-            return trace(self._with_kernels(self._kernels(None)), *args)
+        return trace(_in_evaluation(self._with_kernels(self._kernels(None))), *args)
 
     def _shapes(self) -> dict[str, Shape]:
         return {name: values.shape for name, values in self.weights().items()}
@@ -169,9 +167,9 @@ class Masked(nnx.Module):
             bits[name] = rng.random(shape) < 0.5
             values = rng.normal(size=shape) / math.sqrt(math.prod(shape[:-1]))  # as none may be 0 by itself
             kernels[path] = jnp.asarray(values * bits[name], weights[name].dtype)
-        with warnings.catch_warnings(), _in_evaluation(self.network):
-            warnings.simplefilter("ignore", UserWarning)  # of what is skipped, told before
-            traced = trace(self._with_kernels(kernels), *args)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of what is skipped: raised before
+            traced = trace(_in_evaluation(self._with_kernels(kernels)), *args)
         if tuple(str(layer.name) for layer in traced) != self.names:
             raise ValueError(
                 f"network must run the same layers whatever its weights are; those of {', '.join(self.names)} changed, "
@@ -184,7 +182,7 @@ class Masked(nnx.Module):
                     f"of {layer.name} are moved or shifted before."
                 )
 
-    def _with_kernels(self, kernels: Mapping[Path, jax.Array]) -> Callable[..., Any]:
+    def _with_kernels(self, kernels: Mapping[Path, jax.Array]) -> Any:
         graph, params, rest = nnx.split(self.network, nnx.Param, ...)
         flat = {
             path: variable.replace(kernels[path]) if path in kernels else variable
@@ -233,24 +231,11 @@ def _draw(logits: jax.Array, key: jax.Array | None) -> jax.Array:
     return relaxed + jax.lax.stop_gradient((logits > 0) - relaxed)
 
 
-class _in_evaluation:  # noqa: N801, used as a function is
-    """Puts a module and all in it into evaluation, and each back as it was."""
-
-    def __init__(self, network: nnx.Module) -> None:
-        self._attributes = [
-            (module, name, getattr(module, name))
-            for _, module in nnx.iter_modules(network)
-            for name in ("deterministic", "use_running_average")
-            if hasattr(module, name)
-        ]
-
-    def __enter__(self) -> None:
-        for module, name, _ in self._attributes:
-            setattr(module, name, True)
-
-    def __exit__(self, *_: object) -> None:
-        for module, name, value in self._attributes:
-            setattr(module, name, value)
+def _in_evaluation(network: nnx.Module) -> Any:
+    """Returns a copy of a module in evaluation, which shares its arrays."""
+    copy = nnx.clone(network)
+    copy.eval()
+    return copy
 
 
 def _find_parameters(network: nnx.Module, traced: Traced) -> tuple[tuple[str, Path], ...]:

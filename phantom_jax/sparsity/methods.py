@@ -10,32 +10,21 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from phantom_jax.arch import Phantom2D
 from phantom_jax.checks import integer
 from phantom_jax.layer import Layer
-from phantom_jax.proxy import calibrate
 from phantom_jax.sparsity.masked import Masked
 from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
+from phantom_jax.sparsity.penalty import Cost
 
 Scores = dict[str, np.ndarray]  # by layer, of the shape of its weights
 
 
 class Method(Protocol):
-    """A way to choose weights."""
-
-    @property
-    def learns(self) -> bool:
-        """Whether it learns keep probabilities, which are its scores."""
-        ...
-
-    @property
-    def straight_through(self) -> bool:
-        """Whether gradients reach the weights that it takes."""
-        ...
+    """A way to choose weights: by scores that it computes, or, as `CycleAware`, by scores that it learns."""
 
     @property
     def is_fixed(self) -> bool:
-        """Whether how many weights are left is its own matter: those of a score above 0."""
+        """Whether it decides how many weights stay, those of a score above 0; gradients then reach all weights."""
         ...
 
     def scores(self, model: Masked, layers: Sequence[Layer]) -> Scores:
@@ -46,7 +35,7 @@ class Method(Protocol):
             layers: Its layers (`Masked.trace`) with activations of a few images.
 
         Raises:
-            ValueError: `model` is no masked network, or `layers`, where activations matter, are not its own.
+            ValueError: `model` is not a masked network, or `layers`, where activations matter, are not its own.
         """
         ...
 
@@ -55,7 +44,7 @@ class Method(Protocol):
 class GlobalMagnitude:
     """Keeps the weights of largest magnitude over all layers (Han et al., arXiv:1506.02626)."""
 
-    learns = straight_through = is_fixed = False
+    is_fixed = False
 
     def scores(self, model: Masked, layers: Sequence[Layer]) -> Scores:
         """Returns magnitudes."""
@@ -66,7 +55,7 @@ class GlobalMagnitude:
 class UniformMagnitude:
     """Keeps the weights of largest magnitude in each layer, the same share of all."""
 
-    learns = straight_through = is_fixed = False
+    is_fixed = False
 
     def scores(self, model: Masked, layers: Sequence[Layer]) -> Scores:
         """Returns ranks by magnitude within a layer, as a share of its weights; of equal ones, the first is higher."""
@@ -82,7 +71,7 @@ class MacAwareMagnitude:
     saved costs as much squared magnitude in each of them. This model's choice.
     """
 
-    learns = straight_through = is_fixed = False
+    is_fixed = False
 
     def scores(self, model: Masked, layers: Sequence[Layer]) -> Scores:
         """Returns squared magnitudes per effectual MAC; a weight that meets no activation is worth nothing."""
@@ -108,8 +97,7 @@ class NM:
     n: int
     m: int
 
-    learns = False
-    straight_through = is_fixed = True
+    is_fixed = True
 
     def __post_init__(self) -> None:
         """Checks n and m.
@@ -137,29 +125,26 @@ class NM:
 
 @dataclasses.dataclass(frozen=True)
 class CycleAware:
-    """Learns which weights to keep, with the cycles that are expected of them as a penalty (`cycle_penalty`)."""
+    """Learns which weights to keep, with the cycles that are expected of them as a penalty (`cycle_penalty`).
 
-    learns = True
-    straight_through = is_fixed = False
-    is_stale = False  # whether activations are those of the first calibration throughout
+    Attributes:
+        cost: What the penalty's gradient is of; the expected cycles by default.
+        recalibrates: Whether the proxy is calibrated again as activations change.
+    """
 
-    def priced_by(self, layers: Sequence[Layer], arch: Phantom2D) -> dict[str, Any]:
-        """Returns options for `cycle_penalty`'s `update`, which say what its gradient is of; none are cycles.
+    cost: Cost | None = None
+    recalibrates: bool = True
 
-        Args:
-            layers: Of the network, with activations of a few images.
-            arch: The accelerator.
-        """
-        return {}
+    is_fixed = False
 
     def logits(self, model: Masked) -> Scores:
         """Returns where learning starts: larger weights are likelier to stay, by their magnitude over all layers.
 
         A logit is 1 + 2 ln(|w| / median), within -4 and 6, so the odds of a weight grow with its square.
         """
-        logs = {name: np.log(np.maximum(values, _LEAST)) for name, values in _magnitudes(model).items()}
+        logs = {name: np.log(np.maximum(values, _SMALLEST)) for name, values in _magnitudes(model).items()}
         median = np.median(np.concatenate([values.ravel() for values in logs.values()]))
-        return {name: np.clip(1 + 2 * (values - median), *_FIRST) for name, values in logs.items()}
+        return {name: np.clip(1 + 2 * (values - median), *_LOGIT_RANGE) for name, values in logs.items()}
 
     def scores(self, model: Masked, layers: Sequence[Layer]) -> Scores:
         """Returns the logits of keep probabilities, which the model must have (`Masked.learn`)."""
@@ -169,64 +154,18 @@ class CycleAware:
         return {name: np.asarray(keep.get_value()) for name, keep in model.keep.items()}
 
 
-@dataclasses.dataclass(frozen=True)
-class MacPenalty(CycleAware):
-    """The same, but that the penalty's gradient is that of expected MACs: what is gained by knowing cycles.
-
-    The controller still holds the expected cycles at their target.
-    """
-
-    def priced_by(self, layers: Sequence[Layer], arch: Phantom2D) -> dict[str, Any]:
-        """Returns the effectual MACs of each weight."""
-        return {"macs": {name: macs_per_weight(of).astype(np.float32) for name, of in layers_by_name(layers).items()}}
-
-
-@dataclasses.dataclass(frozen=True)
-class NoMesh(CycleAware):
-    """The same, but that the penalty's gradient knows no mesh: what is gained by knowing which cores wait.
-
-    It is that of the cycles of a single core with the same PEs, so of a sum over all jobs.
-    """
-
-    def priced_by(self, layers: Sequence[Layer], arch: Phantom2D) -> dict[str, Any]:
-        """Returns a calibration for a mesh of one core."""
-        return {"slopes": calibrate(layers, dataclasses.replace(arch, rows=1, cols=1))}
-
-
-@dataclasses.dataclass(frozen=True)
-class NoActivations(CycleAware):
-    """The same, but that the penalty's gradient knows no activations: they count as not zero, all of them."""
-
-    def priced_by(self, layers: Sequence[Layer], arch: Phantom2D) -> dict[str, Any]:
-        """Returns a calibration on activations of ones; a single image, as all would be the same."""
-        ones = [
-            dataclasses.replace(layer, activations=np.ones((1, *layer.activations.shape[1:]), bool)) for layer in layers
-        ]
-        return {"slopes": calibrate(ones, arch)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Stale(CycleAware):
-    """The same, but that the first calibration serves throughout: what is gained by new ones.
-
-    New ones are both of the network as it has become and of other images, which is not told apart.
-    """
-
-    is_stale = True
-
-
-_FIRST = -4.0, 6.0  # first logits: probabilities from 0.02 to 0.998
-_LEAST = 1e-30  # magnitude, so that a weight of 0 has a logarithm
+_LOGIT_RANGE = -4.0, 6.0  # of first logits: probabilities from 0.02 to 0.998
+_SMALLEST = 1e-30  # magnitude that has a logarithm
 
 
 def macs_per_weight(layer: Layer) -> np.ndarray:
-    """Returns how many effectual MACs each weight of a layer takes part in if it is not zero, per image in the mean.
+    """Returns how many effectual MACs each weight of a layer takes part in if it is not zero, as a mean over images.
 
     Args:
         layer: With the activations of a few images; what its weights hold does not matter.
 
     Raises:
-        ValueError: `layer` is none, or holds traced arrays.
+        ValueError: `layer` is not a Layer, or holds traced arrays.
     """
     if not isinstance(layer, Layer):
         raise ValueError(f"layer must be a Layer, got {layer!r}.")

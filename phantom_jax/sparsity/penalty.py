@@ -1,17 +1,19 @@
 """Expected cycles as a penalty on keep probabilities, as an optax transformation."""
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from phantom_jax.arch import Phantom2D
 from phantom_jax.checks import number
+from phantom_jax.layer import Layer
 from phantom_jax.proxy import Calibration, expected_cycles_from
-from phantom_jax.sparsity.named import arrays_by_name
 
-_FAR = 1e4  # how far the multiplier may get from the first weight
+_MOST_GROWTH = 1e4  # of the multiplier, from the first weight, and likewise its inverse
 _OF_VARIABLE = jax.tree_util.GetAttrKey("value")  # the last key of a path to an `nnx.Variable`'s array
 
 
@@ -24,9 +26,33 @@ class CyclePenaltyState(NamedTuple):
     target: jax.Array  # likewise, what was wanted then
 
 
+class Cost(Protocol):
+    """What the gradient of `cycle_penalty` is of, in place of the expected cycles. Must be hashable."""
+
+    def data(self, layers: Sequence[Layer], arch: Phantom2D) -> Any:
+        """Returns a pytree of what the cost depends on, besides probabilities.
+
+        Args:
+            layers: Of the network, with activations of a few images.
+            arch: The accelerator.
+        """
+        ...
+
+    def __call__(self, probabilities: Sequence[jax.Array], share: jax.Array, data: Any) -> jax.Array:
+        """Returns the cost, a scalar that can be differentiated by the probabilities.
+
+        Args:
+            probabilities: Of each layer's weights to be kept.
+            share: Expected cycles as a share of the dense ones, a constant.
+            data: What `data` returned.
+        """
+        ...
+
+
 def cycle_penalty(
     dense_cycles: float,
     target: float | optax.Schedule,
+    cost: Cost | None = None,
     weight: float = 1.0,
     gain: float = 0.02,
     damping: float = 4.0,
@@ -40,22 +66,20 @@ def cycle_penalty(
     The transformation is for parameters that are logits: a mapping of layers' names to arrays, or the `Keep` variables
     of a `Masked` network; a leaf belongs to the layer whose name is last among the keys on the path to it. `update`
     takes `calibration=`, what `calibrate` returned for the layers, and maybe `target=`, in place of this function's.
-    With `macs=`, effectual MACs of each weight by layer (`macs_per_weight`), the gradient is that of weight * expected
-    MACs / MACs of all weights, while the controller holds cycles as before: a rival for comparisons. With `slopes=`, a
-    calibration for another accelerator or other activations, a weight saves the share of the expected cycles that it
-    would save there: the gradient is that of the cycles there, times the ratio of both. Cycles are held as before.
+    With a cost, the gradient is that of weight * cost, and `update` takes `cost_data=`, what `cost.data` returned; the
+    controller holds the expected cycles as before.
 
     Args:
         dense_cycles: Cycles of the dense network.
         target: Cycles that are wanted, as a share of the dense ones, or a schedule of it.
+        cost: What the gradient is of; the expected cycles, as a share of the dense ones, by default.
         weight: The first weight.
         gain: How much the multiplier's logarithm grows at an update, if cycles are twice the target.
         damping: Logarithm of the factor, if cycles are twice the target.
 
     Raises:
-        ValueError: An argument is not a number that makes sense; or, from `update`, `calibration` or `params` are none,
-            `params` do not hold one array of logits for each layer, `macs` not one of its MACs, or `slopes` is not a
-            calibration of the same layers.
+        ValueError: An argument is not a number that makes sense; or, from `update`, `calibration` or `params` is
+            missing, `params` do not hold one array of logits for each layer, or `cost_data` is missing.
     """
     positive = "a positive number"
     number("dense_cycles", dense_cycles, positive, lambda value: 0 < value < math.inf)
@@ -78,52 +102,43 @@ def cycle_penalty(
         if not isinstance(calibration, Calibration):
             raise ValueError(f"calibration must be what calibrate returned, got {type(calibration).__name__}.")
 
-        def share(logits: list[jax.Array], of: Calibration = calibration) -> jax.Array:
-            probabilities = [jax.nn.sigmoid(leaf.astype(jnp.float32)) for leaf in logits]
-            return expected_cycles_from(of, probabilities).sum() / dense_cycles
+        def share(logits: list[jax.Array]) -> jax.Array:
+            return expected_cycles_from(calibration, _probabilities(logits)).sum() / dense_cycles
 
         leaves, structure = jax.tree.flatten(updates)
         if structure != jax.tree.structure(params):
             raise ValueError(
                 f"updates must have the structure of params, {jax.tree.structure(params)}, got {structure}."
             )
-        logits = _by_layer(params, calibration)
-        macs, other = extra.get("macs"), extra.get("slopes")
-        if macs is None and other is None:
-            cycles, slopes = jax.value_and_grad(share)([leaf for _, leaf in logits])
-        elif macs is None:
-            if not isinstance(other, Calibration) or other.names != calibration.names:
-                given = ", ".join(other.names) if isinstance(other, Calibration) else type(other).__name__
-                raise ValueError(f"slopes must be a calibration of {', '.join(calibration.names)}, got {given}.")
-            cycles = share([leaf for _, leaf in logits])
-            there, slopes = jax.value_and_grad(share)([leaf for _, leaf in logits], other)
-            slopes = [cycles / there * slope for slope in slopes]
+        found = _by_layer(params, calibration)
+        logits = [leaf for _, leaf in found]
+        if cost is None:
+            cycles, slopes = jax.value_and_grad(share)(logits)
         else:
-            cycles = share([leaf for _, leaf in logits])
-            shapes = dict(
-                zip(calibration.names, (layer.plan.weights_shape for layer in calibration.layers), strict=True)
-            )
-            counts = list(arrays_by_name("macs", macs, shapes).values())
-            slopes = _slopes_of_macs([leaf for _, leaf in logits], counts)
+            if extra.get("cost_data") is None:
+                raise ValueError("cost_data must be what cost.data returned, got None.")
+            cycles = share(logits)
+            slopes = _slopes(cost, logits, cycles, extra["cost_data"])
         given = extra.get("target")
         if given is None:
             given = target(state.step) if callable(target) else target
         wanted = jnp.asarray(given, cycles.dtype)
         off = jnp.clip(cycles / wanted - 1, -1, 1)
-        grown = jnp.clip(state.multiplier * jnp.exp(gain * off), weight / _FAR, weight * _FAR)
+        grown = jnp.clip(state.multiplier * jnp.exp(gain * off), weight / _MOST_GROWTH, weight * _MOST_GROWTH)
         now = grown * jnp.exp(damping * off)
-        for (index, _), slope in zip(logits, slopes, strict=True):
+        for (index, _), slope in zip(found, slopes, strict=True):
             leaves[index] += (now * slope).astype(leaves[index].dtype)
         return jax.tree.unflatten(structure, leaves), CyclePenaltyState(state.step + 1, grown, cycles, wanted)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _slopes_of_macs(logits: list[jax.Array], macs: list[jax.Array]) -> list[jax.Array]:
-    """Returns the gradient of expected MACs, as a share of those of all weights."""
-    total = jnp.stack([jnp.sum(counts) for counts in macs]).sum()
-    chances = [jax.nn.sigmoid(leaf.astype(jnp.float32)) for leaf in logits]
-    return [counts / total * p * (1 - p) for counts, p in zip(macs, chances, strict=True)]
+def _probabilities(logits: Sequence[jax.Array]) -> list[jax.Array]:
+    return [jax.nn.sigmoid(leaf.astype(jnp.float32)) for leaf in logits]
+
+
+def _slopes(cost: Cost, logits: list[jax.Array], share: jax.Array, data: Any) -> list[jax.Array]:
+    return jax.grad(lambda logits: cost(_probabilities(logits), share, data))(logits)
 
 
 def _by_layer(params: Any, calibration: Calibration) -> list[tuple[int, jax.Array]]:

@@ -4,7 +4,7 @@ from phantom_jax.training.checkpoints import Checkpoints
 from phantom_jax.training.evaluation import Evaluation, evaluate, phases_table
 from phantom_jax.training.reordering import Channels, Reordered, channels_of, reorder
 from phantom_jax.training.settings import PHASES, Phase, Settings
-from phantom_jax.training.trainer import Trainer
+from phantom_jax.training.trainer import Snapshot, Trainer
 
 __all__ = [
     "PHASES",
@@ -14,6 +14,7 @@ __all__ = [
     "Phase",
     "Reordered",
     "Settings",
+    "Snapshot",
     "Trainer",
     "channels_of",
     "evaluate",

@@ -118,9 +118,13 @@ class Settings:
             raise ValueError(f"batch_size must be at most the {count} training images, got {self.batch_size}.")
 
     def shared(self) -> "Settings":
-        """Returns settings that differ from others in neither the seed nor the target."""
+        """Returns settings that differ from others only in what a compiled step depends on."""
         targets = {name: 1.0 for name in ("cycles", "density") if getattr(self, name) is not None}
-        return dataclasses.replace(self, seed=0, **targets)
+        method = self.method
+        if isinstance(method, CycleAware):
+            method = dataclasses.replace(method, recalibrates=True)
+        counts = {"calibrate_every": 1, "calibration_images": 1, "exact_images": 1}
+        return dataclasses.replace(self, method=method, seed=0, ramp=0.0, **counts, **targets)
 
     def weights_optimizer(self, phase: str, steps: int) -> optax.GradientTransformation:
         """Returns the optimizer of weights for a phase of so many steps."""

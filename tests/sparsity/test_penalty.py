@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,16 +13,7 @@ import pytest
 from flax import nnx
 
 from phantom_jax import Calibration, Layer, Phantom2D, calibrate, expected_cycles_from
-from phantom_jax.sparsity import (
-    CycleAware,
-    Keep,
-    NoActivations,
-    NoMesh,
-    Stale,
-    cycle_penalty,
-    dense_cycles,
-    macs_per_weight,
-)
+from phantom_jax.sparsity import Keep, cycle_penalty, dense_cycles
 
 ARCH = Phantom2D(rows=2, cols=2, inter_balance=False)
 LAYER = Layer.conv(np.ones((3, 3, 2, 6)), np.random.default_rng(4).random((1, 8, 8, 2)) < 0.7, name="only")
@@ -65,60 +56,31 @@ def test_the_penalty_adds_the_gradient_of_the_expected_share() -> None:
     np.testing.assert_allclose(added["only"], 1 + updates["only"], rtol=1e-6)
 
 
-def test_with_macs_it_adds_the_gradient_of_their_expected_share() -> None:
-    macs = {"only": jnp.asarray(macs_per_weight(LAYER), jnp.float32)}
-    slope = jax.grad(lambda logits: (jax.nn.sigmoid(logits) * macs["only"]).sum() / macs["only"].sum())(LOGITS)
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """The probabilities, times what `data` says."""
+
+    factor: float = 1.0
+
+    def data(self, layers: Sequence[Layer], arch: Phantom2D) -> list[jax.Array]:
+        return [jnp.full(layer.weights.shape, self.factor) for layer in layers]
+
+    def __call__(self, probabilities: Sequence[jax.Array], share: jax.Array, data: list[jax.Array]) -> jax.Array:
+        return share * sum(((p * factor).sum() for p, factor in zip(probabilities, data, strict=True)), jnp.zeros(()))
+
+
+def test_with_a_cost_it_adds_the_gradient_of_that_and_holds_cycles() -> None:
     share, _ = share_and_slope()(LOGITS)
-    updates, state = updated(cycle_penalty(DENSE, float(share), weight=3.0), {"only": LOGITS}, macs=macs)
-    np.testing.assert_allclose(updates["only"], 3 * slope, rtol=1e-4, atol=1e-8)
+    chances = jax.nn.sigmoid(LOGITS)
+    penalty, cost = cycle_penalty(DENSE, float(share), Kept(0.5), weight=3.0), Kept(0.5)
+    updates, state = updated(penalty, {"only": LOGITS}, cost_data=cost.data([LAYER], ARCH))
+    np.testing.assert_allclose(updates["only"], 3 * 0.5 * share * chances * (1 - chances), rtol=1e-4, atol=1e-8)
     np.testing.assert_allclose(state.cycles, share, rtol=1e-6)
+
+
+def test_a_target_given_to_an_update_replaces_that_of_the_penalty() -> None:
     _, state = updated(cycle_penalty(DENSE, 0.5), {"only": LOGITS}, target=0.25)
     assert state.target == 0.25
-    with pytest.raises(ValueError, match="macs must hold an array for each layer"):
-        updated(cycle_penalty(DENSE, 0.5), {"only": LOGITS}, macs={"other": LOGITS})
-
-
-FULL = dataclasses.replace(LAYER, activations=np.ones_like(LAYER.activations))
-
-
-@pytest.mark.parametrize(
-    ("method", "layer", "arch", "is_same"),
-    [
-        (CycleAware(), LAYER, ARCH, True),
-        (NoMesh(), LAYER, dataclasses.replace(ARCH, rows=1, cols=1), True),
-        (NoMesh(), LAYER, ARCH, False),
-        (NoActivations(), FULL, ARCH, True),
-        (NoActivations(), LAYER, ARCH, False),
-        (Stale(), LAYER, ARCH, True),
-    ],
-)
-def test_ablations_have_the_gradient_of_cycles_where_they_leave_nothing_out(
-    method: CycleAware, layer: Layer, arch: Phantom2D, is_same: bool
-) -> None:
-    penalty, of_layer = cycle_penalty(DENSE, 0.5, gain=0.0, damping=0.0), calibrate(layer, arch)
-    whole, state = updated(penalty, {"only": LOGITS}, calibration=of_layer)
-    part, held = updated(penalty, {"only": LOGITS}, calibration=of_layer, **method.priced_by([layer], arch))
-    assert held.cycles == pytest.approx(float(state.cycles), rel=1e-6)
-    differences = np.abs(np.asarray(part["only"]) - whole["only"])
-    assert (differences.max() < 1e-4 * np.abs(whole["only"]).max()) == is_same
-
-
-def test_without_a_mesh_the_gradient_is_that_of_a_sum_over_jobs() -> None:
-    """A core alone takes what its jobs take: the maximum over cores, in rounds, is gone."""
-    alone = calibrate(LAYER, dataclasses.replace(ARCH, rows=1, cols=1))
-
-    def log_of_cycles(logits: jax.Array) -> jax.Array:
-        weights = jax.nn.sigmoid(logits)
-        filters = [jnp.zeros_like(weights).at[..., k].set(weights[..., k]) for k in range(weights.shape[-1])]
-        bubbles = expected_cycles_from(alone, [jnp.zeros_like(weights)]).sum()
-        by_filter = jnp.stack([expected_cycles_from(alone, [one]).sum() - bubbles for one in filters])
-        return jnp.log(by_filter.sum() + bubbles)
-
-    share, _ = share_and_slope()(LOGITS)
-    updates, _ = updated(
-        cycle_penalty(DENSE, float(share)), {"only": LOGITS}, slopes=NoMesh().priced_by([LAYER], ARCH)["slopes"]
-    )
-    np.testing.assert_allclose(updates["only"], share * jax.grad(log_of_cycles)(LOGITS), rtol=1e-3, atol=1e-6)
 
 
 def test_its_weight_is_pulled_at_once_and_grows_or_shrinks_step_by_step() -> None:
@@ -219,9 +181,9 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         "params must .* got float32 of shape",
     ),
     "params type": (lambda: updated(cycle_penalty(10, 0.5), {"only": LOGITS > 0}), "params must .* got bool of shape"),
-    "slopes": (
-        lambda: updated(cycle_penalty(10, 0.5), {"only": LOGITS}, slopes={"only": LOGITS}),
-        "slopes must be a calibration of only, got dict",
+    "cost data": (
+        lambda: updated(cycle_penalty(10, 0.5, Kept()), {"only": LOGITS}),
+        "cost_data must be what cost.data returned, got None",
     ),
     "updates": (
         lambda: cycle_penalty(10, 0.5).update({}, (), {"only": LOGITS}, calibration=calibration()),

@@ -1,4 +1,4 @@
-"""Training in phases: what ends a run, what it saves, and that it goes on as if it had not been stopped."""
+"""Training in phases: what ends a run, what it saves, and that it resumes as if it had not been stopped."""
 
 import dataclasses
 import errno
@@ -12,23 +12,14 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
+from experiments.train.methods import LEARNERS
 from phantom_jax import Phantom2D
-from phantom_jax.sparsity import (
-    NM,
-    CycleAware,
-    GlobalMagnitude,
-    MacAwareMagnitude,
-    MacPenalty,
-    Method,
-    NoActivations,
-    NoMesh,
-    Stale,
-)
+from phantom_jax.sparsity import NM, CycleAware, GlobalMagnitude, MacAwareMagnitude, Method
 from phantom_jax.training import Checkpoints, Phase, Settings, Trainer, evaluate
 from phantom_jax.training.data import Splits, Subset
 from phantom_jax.training.networks import vgg_small
 
-ARCH = Phantom2D(rows=2, cols=2, inter_balance=False)  # compiles sooner
+ARCH = Phantom2D(rows=2, cols=2, pes=2, threads=2, lookahead=9, inter_balance=False)  # compiles sooner
 
 
 def _images(seed: int, count: int) -> Subset:
@@ -54,7 +45,7 @@ def _trainer(settings: Settings) -> Trainer:
 
 
 class Log:
-    """Remembers what it is told, and stops the run after a step."""
+    """Remembers what is reported, and stops the run after a step."""
 
     def __init__(self, stop: int | None = None) -> None:
         self.points: dict[int, Mapping[str, Any]] = {}
@@ -88,7 +79,7 @@ def _leaves(trainer: Trainer) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("stop", [14, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: pathlib.Path, stop: int, whole: Any) -> None:
+def test_a_stopped_run_resumes_as_if_it_had_not_been(tmp_path: pathlib.Path, stop: int, whole: Any) -> None:
     settings, expected, log = whole
     _, before = _run(settings, tmp_path, stop)
     trainer, after = _run(settings, tmp_path)
@@ -105,8 +96,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: pathlib.Path, sto
 @pytest.mark.parametrize(("stop", "first"), [(10, 0), (13, 2)])  # after the first and the second calibration
 def test_each_calibration_sees_other_images(tmp_path: pathlib.Path, stop: int, first: int) -> None:
     trainer, _ = _run(_settings(CycleAware(), cycles=0.2), tmp_path, stop)
-    leaves, _ = trainer.snapshot()
-    seen = next(leaf for leaf in leaves if leaf.shape == (2, 8, 8, 1))
+    arrays, _ = trainer.snapshot()
+    seen = arrays["activations/conv1_1"]
     np.testing.assert_array_equal(seen != 0, SPLITS.train.images[first : first + 2] != 0)
 
 
@@ -116,7 +107,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Trainer, 
     return settings, *_run(settings, tmp_path_factory.mktemp("whole"))
 
 
-def test_a_learning_run_meets_its_target_and_tells_what_it_does(whole: tuple[Settings, Trainer, Log]) -> None:
+def test_a_learning_run_meets_its_target_and_reports_what_it_does(whole: tuple[Settings, Trainer, Log]) -> None:
     settings, trainer, log = whole
     assert [log.points[step]["phase"] for step in (8, 9, 16, 17)] == ["dense", "sparse", "sparse", "tune"]
     learned = log.points[9]
@@ -137,18 +128,13 @@ def test_a_learning_run_meets_its_target_and_tells_what_it_does(whole: tuple[Set
 
 
 @pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param(NoMesh(), marks=pytest.mark.slow),
-        Stale(),
-        pytest.param(MacPenalty(), marks=pytest.mark.slow),
-        pytest.param(NoActivations(), marks=pytest.mark.slow),
-    ],
+    "name",
+    ["stale", *(pytest.param(name, marks=pytest.mark.slow) for name in ("no_mesh", "mac_penalty", "no_activations"))],
 )
-def test_ablations_meet_the_target_and_go_on_as_if_they_had_not_been_stopped(
-    tmp_path: pathlib.Path, method: Method
+def test_ablations_meet_the_target_and_resume_as_if_they_had_not_been_stopped(
+    tmp_path: pathlib.Path, name: str
 ) -> None:
-    settings = _settings(method, cycles=0.3)
+    settings = _settings(LEARNERS[name](), cycles=0.3)
     expected, log = _run(settings, tmp_path / "whole")
     _, before = _run(settings, tmp_path / "stopped", stop=14)
     trainer, after = _run(settings, tmp_path / "stopped")
@@ -156,14 +142,14 @@ def test_ablations_meet_the_target_and_go_on_as_if_they_had_not_been_stopped(
         np.testing.assert_array_equal(got, wanted)
     assert {**before.points, **after.points} == log.points
     ages = [log.points[step]["calibration_age"] for step in range(9, 17)]
-    assert ages == (list(range(8)) if isinstance(method, Stale) else [0, 1, 2, 0, 1, 2, 0, 1])
+    assert ages == (list(range(8)) if name == "stale" else [0, 1, 2, 0, 1, 2, 0, 1])
     assert [step for step, point in log.points.items() if "proxy_error" in point] == [9, 12, 15]
     last = [point["exact_cycles"] for point in log.points.values() if "exact_cycles" in point][-1]
     assert last == pytest.approx(0.3, rel=0.03)
 
 
 @pytest.mark.parametrize(("method", "cycles"), [(None, None), pytest.param(CycleAware(), 0.2, marks=pytest.mark.slow)])
-def test_activations_become_sparse_and_a_stopped_run_goes_on_as_if_it_had_not_been(
+def test_activations_become_sparse_and_a_stopped_run_resumes_as_if_it_had_not_been(
     tmp_path: pathlib.Path, method: Method | None, cycles: float | None
 ) -> None:
     settings = _settings(method, cycles=cycles, activation_penalty=3.0)
@@ -208,17 +194,20 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_checkpoints_as_they_were(tm
     broken = _trainer(_settings(None, dense=Phase(4, 1e-2)))
     checkpoints = Checkpoints(tmp_path, {})
 
-    def tell(figures: Mapping[str, Any], step: int) -> None:
-        if step == 7:  # the next weights are none
-            broken._state = (jax.tree.map(lambda leaf: leaf * np.nan, broken._state[0]), *broken._state[1:])
+    def report(figures: Mapping[str, Any], step: int) -> None:
+        if step == 7:  # the next weights are not numbers
+            arrays, about = broken.snapshot()
+            broken.restore(
+                {name: array * np.nan if "params" in name else array for name, array in arrays.items()}, about
+            )
 
     with pytest.raises(ValueError, match=r"the loss is nan at step 8; a lower learning rate of the dense phase"):
-        broken.run(tell, lambda model: {}, checkpoints, save_every=3)
+        broken.run(report, lambda model: {}, checkpoints, save_every=3)
     found = checkpoints.restore(print)
     checkpoints.close()
     assert found is not None
     assert found[1]["step"] == 6
-    assert all(np.isfinite(leaf).all() for leaf in found[0])
+    assert all(np.isfinite(array).all() for array in found[0].values())
 
 
 def test_a_target_out_of_reach_is_refused_before_weights_are_chosen(tmp_path: pathlib.Path) -> None:
@@ -226,10 +215,10 @@ def test_a_target_out_of_reach_is_refused_before_weights_are_chosen(tmp_path: pa
         _run(_settings(GlobalMagnitude(), cycles=1e-4), tmp_path)
 
 
-def test_checkpoints_that_are_damaged_are_passed_over_and_others_refused(tmp_path: pathlib.Path) -> None:
+def test_checkpoints_that_are_damaged_are_skipped_and_others_refused(tmp_path: pathlib.Path) -> None:
     checkpoints = Checkpoints(tmp_path, {"seed": 0, "model": {"stages": [1, 2]}})
     for step in (3, 6):
-        checkpoints.save(step, [np.arange(step), np.array(True)], {"step": step})
+        checkpoints.save(step, {"a": np.arange(step), "b/c": np.array(True)}, {"step": step})
     (tmp_path / "9.orbax-checkpoint-tmp").mkdir()  # killed while it wrote
     for path in (tmp_path / "6" / "state").rglob("*"):
         if path.is_file():
@@ -238,7 +227,8 @@ def test_checkpoints_that_are_damaged_are_passed_over_and_others_refused(tmp_pat
     found = Checkpoints(tmp_path, {"seed": 0, "model": {"stages": [1, 2]}}).restore(notes.append)
     assert found is not None
     assert found[1] == {"step": 3}
-    np.testing.assert_array_equal(found[0][0], np.arange(3))
+    assert list(found[0]) == ["a", "b/c"]
+    np.testing.assert_array_equal(found[0]["a"], np.arange(3))
     assert len(notes) == 1
     assert "checkpoint 6" in notes[0]
     with pytest.raises(ValueError, match=r"another configuration: model.stages was \[1, 2\], now \[1\]; new was None"):
@@ -246,21 +236,44 @@ def test_checkpoints_that_are_damaged_are_passed_over_and_others_refused(tmp_pat
     assert Checkpoints(tmp_path / "none", {}).restore(print) is None
 
 
+def test_checkpoints_of_an_earlier_version_are_refused(tmp_path: pathlib.Path) -> None:
+    manager = ocp.CheckpointManager(tmp_path)
+    state = ocp.args.StandardSave({"leaves": [np.arange(3)]})  # pyright: ignore[reportCallIssue]
+    record = ocp.args.JsonSave({"identity": {}, "about": {"step": 1}})  # pyright: ignore[reportCallIssue]
+    manager.save(1, args=ocp.args.Composite(state=state, record=record))
+    manager.close()
+    with pytest.raises(ValueError, match=r"checkpoints of an earlier version.*Set another directory"):
+        Checkpoints(tmp_path, {}).restore(print)
+    assert (tmp_path / "1").is_dir()
+
+
+def test_arrays_of_another_network_are_refused() -> None:
+    trainer = _trainer(_settings(None))
+    arrays, about = trainer.snapshot()
+    name = "state/params/network/conv1_1/kernel/value"
+    for wrong, shape in (
+        ({name: np.ones((3, 3, 1, 5))}, r"\(3, 3, 1, 5\)"),
+        ({"state/params/z": np.ones(2)}, r"\(2,\)"),
+    ):
+        with pytest.raises(ValueError, match=rf"arrays must be those of this network.*got {shape}; 1 of"):
+            trainer.restore({**arrays, **wrong}, about)
+
+
 GOOD: dict[str, Any] = {**PHASES, "method": GlobalMagnitude(), "density": 0.5}
 
 
-def test_a_full_disk_is_told_and_leaves_checkpoints_as_they_were(
+def test_a_full_disk_is_reported_and_leaves_checkpoints_as_they_were(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(tmp_path, {})
-    checkpoints.save(1, [np.arange(3)], {"step": 1})
+    checkpoints.save(1, {"a": np.arange(3)}, {"step": 1})
 
     def is_full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", is_full)
     with pytest.raises(OSError, match=r"after step 2 cannot be saved in .* bytes are free: .*No space left.*resume="):
-        checkpoints.save(2, [np.arange(3)], {"step": 2})
+        checkpoints.save(2, {"a": np.arange(3)}, {"step": 2})
     found = Checkpoints(tmp_path, {}).restore(print)
     assert found is not None
     assert found[1] == {"step": 1}
