@@ -1,5 +1,6 @@
 """Numerics of the proxy: functions whose values and gradients stay finite, bent Gaussians, maps over tiles (SPEC 8)."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -83,3 +84,23 @@ def rounded_product(a: Array, b: Array) -> Array:
     rounded = a * b
     info = jnp.finfo(rounded.dtype)
     return jax.lax.reduce_precision(rounded, info.nexp, info.nmant)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def largest(values: Array, axis: int) -> Array:
+    """Returns the maximum along an axis; the largest values share its gradient.
+
+    That of `jnp.max` is NaN where XLA computes the values once more, rounds them otherwise, and finds none that equals
+    the maximum.
+    """
+    return values.max(axis)
+
+
+@largest.defjvp
+def _largest_jvp(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (values,), (tangent,) = primals, tangents
+    found = values.max(axis)
+    first = jnp.expand_dims(values.argmax(axis), axis) == jax.lax.broadcasted_iota(jnp.int32, values.shape, axis)
+    is_largest = (values == jnp.expand_dims(found, axis)) | first
+    shares = is_largest / is_largest.sum(axis, keepdims=True)
+    return found, (shares.astype(tangent.dtype) * tangent).sum(axis)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from phantom_jax.proxy.numerics import below_chance, bend, multiply_along, skewness, standard_deviation
+from phantom_jax.proxy.numerics import below_chance, bend, largest, multiply_along, skewness, standard_deviation
 
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(24)  # of the maximum over columns
 _REACH = 5.0  # standard deviations around a core's mean that the integral spans
@@ -52,7 +52,7 @@ class RowTimes:
         common = bend(column(SHARED, axes), self.skewness)  # [shared, *batch, filters]
         mean = self.mean + self.shared * common[:, None]  # [shared, rows, *batch, filters]
         own = standard_deviation(self.variance)
-        low, high = (mean - _ROW_REACH * own).max(1), (mean + _ROW_REACH * own).max(1)
+        low, high = largest(mean - _ROW_REACH * own, 1), largest(mean + _ROW_REACH * own, 1)
         span = high - low
         along = span * column((_ROW_NODES + 1) / 2, axes + 1)  # [nodes, shared, *batch, filters]
         step = span * column(_ROW_NODE_WEIGHTS / 2, axes + 1)
@@ -101,7 +101,7 @@ def _expected_maximum(times: CoreTimes, present: Bool[Array, " filters"]) -> Flo
     dtype = times.mean.dtype
     own = standard_deviation(times.variance)
     ends = [
-        jnp.where(present, times.mean + own * bend(jnp.asarray(reach, dtype), times.skewness), -jnp.inf).max()
+        largest(jnp.where(present, times.mean + own * bend(jnp.asarray(reach, dtype), times.skewness), -jnp.inf), 0)
         for reach in (-_REACH, _REACH)
     ]
     low, high = ends
