@@ -117,14 +117,17 @@ class Settings:
         if count < self.batch_size:
             raise ValueError(f"batch_size must be at most the {count} training images, got {self.batch_size}.")
 
-    def shared(self) -> "Settings":
-        """Returns settings that differ from others only in what a compiled step depends on."""
-        targets = {name: 1.0 for name in ("cycles", "density") if getattr(self, name) is not None}
-        method = self.method
-        if isinstance(method, CycleAware):
-            method = dataclasses.replace(method, recalibrates=True)
+    def shared(self, learns: bool) -> "Settings":
+        """Returns settings that differ from others only in what a compiled step depends on.
+
+        Args:
+            learns: Whether keep probabilities are learned in the step; else it does not depend on the method.
+        """
+        method, cycles = None, None
+        if learns and isinstance(self.method, CycleAware):
+            method, cycles = dataclasses.replace(self.method, recalibrates=True), 1.0
         counts = {"calibrate_every": 1, "calibration_images": 1, "exact_images": 1}
-        return dataclasses.replace(self, method=method, seed=0, ramp=0.0, **counts, **targets)
+        return dataclasses.replace(self, method=method, cycles=cycles, density=None, seed=0, ramp=0.0, **counts)
 
     def weights_optimizer(self, phase: str, steps: int) -> optax.GradientTransformation:
         """Returns the optimizer of weights for a phase of so many steps."""

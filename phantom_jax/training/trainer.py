@@ -146,7 +146,7 @@ class Trainer:
         self._graph, params, keep, other = split(model)
         optimizer, keep_optimizer, self._step = build_step(
             self._graph,
-            self.settings.shared(),
+            self.settings.shared(bool(model.keep)),
             phase.name,
             phase.end - phase.begin,
             self._context.dense_cycles if model.keep else None,

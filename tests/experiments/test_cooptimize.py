@@ -18,8 +18,9 @@ from experiments.cooptimize.folds import Folds
 from experiments.harness import command
 from experiments.harness.files import write_json, write_whole
 from experiments.harness.resume import identity
+from experiments.train.methods import METHODS
 from phantom_jax import Layer, Phantom2D, simulate
-from phantom_jax.sparsity import METHODS, dense_cycles
+from phantom_jax.sparsity import dense_cycles
 from phantom_jax.workloads import read_npz, write_npz
 from tests.experiments import jobs
 

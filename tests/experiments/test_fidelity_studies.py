@@ -146,6 +146,7 @@ def test_cosine() -> None:
     assert studies.cosine(np.zeros(2), np.ones(2)) is None
 
 
+@pytest.mark.slow
 def test_gradient_of_a_layer_whose_slopes_are_known() -> None:
     """Masks of one bit take a cycle each, if their job's weight is there: 8 positions x the weights of a block."""
     arch = Phantom2D(rows=1, cols=1, pes=1, threads=1, lookahead=1)

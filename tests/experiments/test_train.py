@@ -15,7 +15,8 @@ from phantom_jax import Phantom2D, simulate
 from phantom_jax.workloads import read_npz
 from tests.experiments import jobs
 
-FAST = ("fast=true", "checkpoint_every=4", "sparsity=mac_penalty", "sparsity.cycles=0.3")
+SMALL = ("arch.pes=2", "arch.threads=2", "arch.lookahead=9", "arch.inter_balance=false")  # compiles sooner
+FAST = ("fast=true", "checkpoint_every=4", "sparsity=mac_penalty", "sparsity.cycles=0.3", *SMALL)
 STEPS = 30  # an epoch of ten for each phase
 
 
@@ -67,7 +68,7 @@ def check_masks(directory: pathlib.Path) -> None:
     """They are a workload of the same cycles."""
     workload = read_npz(directory / "masks.npz")
     assert workload.names == ["conv1_1", "conv2_1", "fc3"]
-    cycles = simulate(workload, Phantom2D()).cycles
+    cycles = simulate(workload, Phantom2D(pes=2, threads=2, lookahead=9, inter_balance=False)).cycles
     saved = results(directory)["layers"]
     np.testing.assert_array_equal(cycles, np.sum([layer["cycles"] for layer in saved], 0)[: len(cycles)])
     assert len(cycles) == 8
@@ -138,7 +139,7 @@ def options(*overrides: str) -> dict[str, Any]:
         (["checkpoint_every=0"], "checkpoint_every must be a positive integer, got 0"),
         (["resume=3"], "resume must be true, false or the directory of a run, got 3"),
         (["sparsity.cycles=2"], "sparsity.cycles must be a number above 0 and at most 1"),
-        (["sparsity=n_m", "sparsity.n=9"], "sparsity.n must be less than sparsity.m (4), got 9"),
+        (["sparsity=n_m", "sparsity.n=9"], "sparsity.n must be less than m (4), got 9"),
         (["optimizer.name=lamb"], "optimizer.name must be one of adamw, sgd, got 'lamb'"),
         (["model.name=resnet"], "model.name must be one of vgg_small"),
         (["data=folder"], "data.dir must"),

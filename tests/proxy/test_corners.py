@@ -14,9 +14,21 @@ from tests.proxy.layers import masks
 
 
 @pytest.mark.parametrize("arch", cases.ARCHS, ids=range(len(cases.ARCHS)))
-@hypothesis.settings(max_examples=2)
+@hypothesis.settings(max_examples=1)
 @hypothesis.given(drawn=cases.layers())
 def test_masks_have_their_exact_cycles(arch: Phantom2D, drawn: tuple[Layer, object]) -> None:
+    are_exact(arch, drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", cases.ARCHS, ids=range(len(cases.ARCHS)))
+@hypothesis.settings(max_examples=10)
+@hypothesis.given(drawn=cases.layers())
+def test_masks_have_their_exact_cycles_at_length(arch: Phantom2D, drawn: tuple[Layer, object]) -> None:
+    are_exact(arch, drawn)
+
+
+def are_exact(arch: Phantom2D, drawn: tuple[Layer, object]) -> None:
     layer = masks(drawn[0], np.float32)
     exact = simulate(layer, arch).cycles
     np.testing.assert_allclose(expected_cycles(layer, arch)[0], exact, rtol=1e-5)
@@ -24,7 +36,10 @@ def test_masks_have_their_exact_cycles(arch: Phantom2D, drawn: tuple[Layer, obje
     np.testing.assert_allclose(expected_cycles_from(calibration, [layer.weights])[0], exact.mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("arch", cases.ARCHS[:9], ids=range(9))
+@pytest.mark.parametrize(
+    "arch",
+    [pytest.param(arch, marks=pytest.mark.slow if i % 3 else [], id=str(i)) for i, arch in enumerate(cases.ARCHS[:9])],
+)
 @hypothesis.settings(max_examples=1)
 @hypothesis.given(drawn=cases.layers(batch=1))
 def test_probable_activations_of_0_and_1_and_traced_masks_are_exact(arch: Phantom2D, drawn: tuple) -> None:

@@ -67,9 +67,10 @@ def test_one_core_has_the_true_expectation(name: str) -> None:
     np.testing.assert_allclose(expected_cycles(layer, arch)[0, 0], enumerated(layer, arch), rtol=1e-4)
 
 
-@pytest.mark.parametrize("inter_balance", [False, True])
-@pytest.mark.parametrize("shape", [(3, 3, 8, 12), (1, 1, 40, 10), (5, 5, 3, 6)], ids=["3x3", "pointwise", "5x5"])
-def test_one_core_sums_jobs_exactly(shape: tuple[int, ...], inter_balance: bool) -> None:
+@pytest.mark.parametrize("inter_balance", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("name", ["3x3", pytest.param("pointwise", marks=pytest.mark.slow), "5x5"])
+def test_one_core_sums_jobs_exactly(name: str, inter_balance: bool) -> None:
+    shape = {"3x3": (3, 3, 8, 12), "pointwise": (1, 1, 40, 10), "5x5": (5, 5, 3, 6)}[name]
     rng = np.random.default_rng(1)
     layer = Layer.conv(varied(rng, shape, 0.4), rng.random((1, 12, 12, shape[-2])) < 0.5)
     arch = dataclasses.replace(ONE_CORE, inter_balance=inter_balance)
@@ -86,7 +87,10 @@ PROBABLE = {
 }
 
 
-@pytest.mark.parametrize("name", PROBABLE)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if "wise" in name or "of" in name else name for name in PROBABLE],
+)
 def test_probable_activations_on_one_core(name: str) -> None:
     weights, activations = PROBABLE[name]
     make = Layer.dense if len(weights) == 2 else Layer.conv

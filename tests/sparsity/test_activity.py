@@ -34,7 +34,12 @@ def cycles(layer: Layer, activations: np.ndarray) -> float:
     return float(expected_cycles_from(of, [jnp.asarray(layer.weights)]).sum())
 
 
-@pytest.mark.parametrize("name", LAYERS)
+FAST = ("groups", "along chunks")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in LAYERS]
+)
 def test_prices_say_what_fewer_ones_save(name: str) -> None:
     layer = LAYERS[name]
     seen, weights = np.asarray(layer.activations), np.asarray(layer.weights)
@@ -51,7 +56,9 @@ def test_prices_say_what_fewer_ones_save(name: str) -> None:
         )  # two positions alone for the dense one
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in LAYERS]
+)
 def test_channels_that_meet_no_weight_or_are_silent_have_no_price(name: str) -> None:
     layer = LAYERS[name]
     depth, groups = layer.weights.shape[-2], layer.feature_group_count
@@ -113,7 +120,7 @@ def test_inputs_are_what_trace_sees_and_a_call_with_them_does_what_one_without_d
         "head": (4, 4, 4, 8),
     }
     model.eval()
-    _, inputs = model.with_inputs(IMAGES)
+    _, inputs = nnx.jit(lambda model, images: model.with_inputs(images))(model, IMAGES)
     for layer in model.trace(IMAGES):
         np.testing.assert_array_equal(
             np.asarray(inputs[str(layer.name)]).reshape(layer.activations.shape) != 0, layer.activations
@@ -130,7 +137,7 @@ def test_the_gradient_of_activity_reaches_what_comes_before_a_layer(make: Any) -
         _, inputs = model.with_inputs(images)
         return priced_activity({last: inputs[last]}, {last: np.ones(inputs[last].shape[-1])})
 
-    slopes = dict(nnx.to_flat_state(nnx.grad(activity)(model)))
+    slopes = dict(nnx.to_flat_state(nnx.jit(nnx.grad(activity))(model)))
     paths = model.paths
     before = model.names.index(last)
     for index, name in enumerate(model.names):

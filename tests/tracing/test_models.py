@@ -42,16 +42,23 @@ def read(monkeypatch: pytest.MonkeyPatch, model: Any, images: jax.Array) -> tupl
     return seen, logits
 
 
-@pytest.mark.parametrize("name", ["vgg16", "mobilenet_v1"])
-def test_full_networks(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    model: Any = filled(nnx.eval_shape(lambda: MODELS[name]((224, 224, 3), 1000, nnx.Rngs(0))))
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("mobilenet_v1", 32),
+        pytest.param("mobilenet_v1", 224, marks=pytest.mark.slow),
+        pytest.param("vgg16", 224, marks=pytest.mark.slow),
+    ],
+)
+def test_full_networks(monkeypatch: pytest.MonkeyPatch, name: str, side: int) -> None:
+    model: Any = filled(nnx.eval_shape(lambda: MODELS[name]((side, side, 3), 1000, nnx.Rngs(0))))
     model.eval()
-    images = jnp.asarray(np.random.default_rng(1).standard_normal((1, 224, 224, 3), np.float32))
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((1, side, side, 3), np.float32))
     traced = trace(model, images)
     seen, logits = read(monkeypatch, model, images)
     np.testing.assert_array_equal(traced.outputs, logits)
 
-    shapes = NETWORKS[name]().layers
+    shapes = NETWORKS[name](side).layers
     assert len(traced) == len(seen) == len(shapes) == {"vgg16": 16, "mobilenet_v1": 28}[name]
     assert not traced.skipped
     for layer, (kernel, inputs), shape, source in zip(traced, seen, shapes, traced.sources, strict=True):

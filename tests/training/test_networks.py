@@ -1,5 +1,7 @@
 """The networks: shapes of their layers, and a depthwise convolution that agrees with JAX's."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -36,9 +38,14 @@ def test_a_picture_too_small_to_be_halved_is_refused() -> None:
         vgg16((16, 224, 1), 10, nnx.Rngs(0))
 
 
-@pytest.mark.parametrize("size", [(7, 7), (8, 5)])
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
-@pytest.mark.parametrize("padding", ["SAME", "VALID", [(0, 2), (1, 0)]])
+CASES = list(itertools.product([(7, 7), (8, 5)], [(1, 1), (2, 2)], ["SAME", "VALID", [(0, 2), (1, 0)]]))
+FAST = (((7, 7), (1, 1), "SAME"), ((8, 5), (2, 2), "VALID"), ((8, 5), (1, 1), [(0, 2), (1, 0)]))
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "padding"),
+    [case if case in FAST else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+)
 def test_depthwise_convolution_and_its_gradients_are_those_of_jax(
     size: tuple[int, int], strides: tuple[int, int], padding: str | list[tuple[int, int]]
 ) -> None:

@@ -127,10 +127,8 @@ def test_a_learning_run_meets_its_target_and_reports_what_it_does(whole: tuple[S
     assert evaluation.summary()["cycle_share"] == pytest.approx(settings.cycles, rel=0.2)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["stale", *(pytest.param(name, marks=pytest.mark.slow) for name in ("no_mesh", "mac_penalty", "no_activations"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stale", "no_mesh", "mac_penalty", "no_activations"])
 def test_ablations_meet_the_target_and_resume_as_if_they_had_not_been_stopped(
     tmp_path: pathlib.Path, name: str
 ) -> None:
@@ -162,9 +160,6 @@ def test_activations_become_sparse_and_a_stopped_run_resumes_as_if_it_had_not_be
     assert {**before.points, **after.points} == log.points
     if method is None:
         assert all(np.asarray(mask.get_value()).all() for mask in trainer.model.masks.values())
-        plain, _ = _run(_settings(None, dense=Phase(6, 1e-2)), tmp_path / "plain")
-        shares = [evaluate(of.model, SPLITS.test, ARCH, 16).cycle_shares.mean() for of in (trainer, plain)]
-        assert shares[0] < shares[1]  # a few steps; tests of activity have more
 
 
 @pytest.mark.parametrize(
