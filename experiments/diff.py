@@ -1,4 +1,4 @@
-"""Compares two runs: `python -m experiments.diff A B`, A and B being output directories of the main job.
+"""Compares two runs: `python -m experiments.diff A B`, A and B being output directories of experiments.simulate.
 
 Layers are matched by name and sorted by how much their cycles changed; beside the cycles stand the shares of the cycle
 stack, A then B. Of batches, the means over images are compared.
@@ -31,7 +31,7 @@ def load(directory: str) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{directory} must be an output directory with results.json: {error.strerror}.") from error
     except ValueError as error:
-        raise ValueError(f"{path} must be results of the main job in JSON: {error}.") from error
+        raise ValueError(f"{path} must be results of experiments.simulate in JSON: {error}.") from error
     version = results.get("schema_version") if isinstance(results, dict) else None
     if version != _SCHEMA_VERSION or "layers" not in results:
         raise ValueError(f"{path} must be results of schema version {_SCHEMA_VERSION}, got version {version}.")
@@ -111,9 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         sys.exit(f"Error: {error}")
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        sys.exit(
-            f"Error: {named.A} and {named.B} must hold whole results of the main job: {type(error).__name__} {error}."
-        )
+        sys.exit(f"Error: {named.A} and {named.B} must hold whole results of simulate: {type(error).__name__} {error}.")
     console = Console()
     for label, directory, index in (("A", named.A, 0), ("B", named.B, 1)):
         settings = ", ".join(f"{key}={values[index]}" for key, values in differences.items())

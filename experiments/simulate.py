@@ -1,4 +1,4 @@
-"""The main job: counts the exact cycles of a workload, prints them per layer and writes results and figures.
+"""The main command: counts the exact cycles of a workload, prints them per layer and writes results and figures.
 
 `python -m experiments.simulate workload=vgg16 arch=phantom_cv`; the last line printed is the output directory.
 """
@@ -47,11 +47,11 @@ def simulation(run: Run) -> None:
         run.csv(rows)
         run.table("layers", rows)
         run.tracker.summarize(summary(report))
-        command.tell(workload.notes)
+        command.note(workload.notes)
         report.print(Console())
         if has_figures:
             made, notes = report_figures(report, workload, arch, layer)
-            command.tell(notes)
+            command.note(notes)
             run.figures(made)
         run.finish({"workload": workload.provenance(), "seed": workload.seed, **report.to_dict()})
 

@@ -1,7 +1,7 @@
-"""The comparison job: counts networks on Phantom-2D and its rivals, prints ratios, writes results and figures.
+"""The comparison command: counts networks on Phantom-2D and its rivals, prints ratios, writes results and figures.
 
 `python -m experiments.compare size=64 seeds=[0]`; the last line printed is the output directory. Started again with
-`hydra.run.dir=` that directory, the job counts only what is missing there.
+`hydra.run.dir=` that directory, the command counts only what is missing there.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def compare(run: Run) -> None:
         results = {"architecture": dataclasses.asdict(arch), "notes": notes, "paper": PAPER_RATIOS}
         rows = [options.to_dict(case) for case in found]
         run.finish({**results, "ratios": ratios, "ablation": variants, "cases": rows})
-        command.tell(notes)
+        command.note(notes)
         print_tables(summary.tables(ratios, variants))
 
 

@@ -1,4 +1,4 @@
-"""The comparison job: its settings, the cases that they plan, and those that a run has kept."""
+"""The comparison command: its settings, the cases that they plan, and those that a run has kept."""
 
 import dataclasses
 import functools

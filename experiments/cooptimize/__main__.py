@@ -1,7 +1,7 @@
-"""The co-optimization job: methods that make a network sparse, compared at equal accuracy in exact cycles.
+"""The co-optimization command: methods that make a network sparse, compared at equal accuracy in exact cycles.
 
 `python -m experiments.cooptimize data=digits targets.cycle_aware=[0.1,0.05]`; the last line printed is the output
-directory. Started again with `hydra.run.dir=` that directory, the job trains only what is missing there. With
+directory. Started again with `hydra.run.dir=` that directory, the command trains only what is missing there. With
 `--multirun` over folds, jobs share the work, and `experiments.cooptimize.folds` puts their cases together.
 """
 

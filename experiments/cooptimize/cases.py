@@ -42,7 +42,7 @@ _OF_TRAINING = {"tracking": {}, "saved_images": _SAVED_IMAGES, "checkpoint_every
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the job covers."""
+    """What a run covers."""
 
     points: tuple[tuple[str, float | str], ...]  # methods with their targets
     folds: tuple[int, ...]
@@ -126,7 +126,7 @@ def plan(settings: Settings, arch: Phantom2D, directory: pathlib.Path) -> Iterat
     """Yields every case: its key, and what trains and evaluates it.
 
     Args:
-        settings: Of the job.
+        settings: Of the command.
         arch: The accelerator.
         directory: Where checkpoints of dense networks and masks go.
     """
@@ -167,8 +167,8 @@ def check(settings: Settings) -> None:
         ValueError: An option is not valid.
     """
     for method, target in dict(settings.points).items():
-        job = _job(settings, settings.folds[0], method, target)
-        job.settings.check_images(len(job.splits.train.images))
+        training = _training(settings, settings.folds[0], method, target)
+        training.settings.check_images(len(training.splits.train.images))
 
 
 def resume(path: pathlib.Path, identity: Mapping[str, Any]) -> dict[Key, Case]:
@@ -186,7 +186,7 @@ def resume(path: pathlib.Path, identity: Mapping[str, Any]) -> dict[Key, Case]:
 
 
 def mask_path(directory: pathlib.Path, fold: int, method: str, target: float | str | None) -> pathlib.Path:
-    """Returns where a job in a directory saves the masks of a case."""
+    """Returns where a run in a directory saves the masks of a case."""
     name = f"fold{fold}-{method}" + ("" if target is None else f"-{target}".replace(":", "of"))
     return directory / "masks" / f"{name}.npz"
 
@@ -206,7 +206,7 @@ def _fold(name: str, value: Any, data: Mapping[str, Any]) -> int:
 
 
 def _other_meshes(options: Mapping[str, Any]) -> dict[str, Phantom2D]:
-    """Returns meshes by name, each like that of the job but for some parameters."""
+    """Returns meshes by name, each like that of the command but for some parameters."""
     for name, changes in options["other_meshes"].items():
         if not isinstance(changes, dict):
             raise ValueError(f"other_meshes.{name} must be parameters of arch that differ, got {changes!r}.")
@@ -247,7 +247,7 @@ def _pattern(name: str, value: Any) -> str:
     return value
 
 
-def _job(settings: Settings, fold: int, method: str, target: float | str | None) -> train_settings.Job:
+def _training(settings: Settings, fold: int, method: str, target: float | str | None) -> train_settings.Training:
     """Returns the training of a case."""
     own = ("learner", "reorder_swaps", "activation_penalty", "other_meshes")
     options = {name: value for name, value in settings.options.items() if name not in own}
@@ -269,14 +269,14 @@ def _job(settings: Settings, fold: int, method: str, target: float | str | None)
 
 def _train_dense(settings: Settings, arch: Phantom2D, fold: int, directory: pathlib.Path) -> Snapshot:
     """Returns the dense network of a fold, trained at most once."""
-    job = _job(settings, fold, DENSE, None)
-    checkpoints = Checkpoints(directory / "dense" / f"fold{fold}", job.identity)
+    training = _training(settings, fold, DENSE, None)
+    checkpoints = Checkpoints(directory / "dense" / f"fold{fold}", training.identity)
     try:
-        trainer = _trainer(job, arch)
-        found = checkpoints.restore(lambda note: command.tell([note]))
+        trainer = _trainer(training, arch)
+        found = checkpoints.restore(lambda note: command.note([note]))
         if found is not None:
             trainer.restore(*found)
-        trainer.run(_say_nothing, lambda _: {}, checkpoints, job.checkpoint_every)
+        trainer.run(_say_nothing, lambda _: {}, checkpoints, training.checkpoint_every)
     finally:
         checkpoints.close()
     return trainer.snapshot()
@@ -292,8 +292,8 @@ def _case(
     directory: pathlib.Path,
 ) -> Case:
     begin = time.monotonic()
-    job = _job(settings, fold, method, target)
-    trainer = _trainer(job, arch)
+    training = _training(settings, fold, method, target)
+    trainer = _trainer(training, arch)
     trainer.restore(*dense())
     errors: list[float] = []
 
@@ -304,25 +304,25 @@ def _case(
 
     trainer.run(note, lambda _: {}, None)
     model = trainer.model
-    test = evaluate(model, job.splits.test, arch, job.evaluated_images)
+    test = evaluate(model, training.splits.test, arch, training.evaluated_images)
     unordered = test.report.cycles
-    seen = job.splits.train.images
+    seen = training.splits.train.images
     if settings.reorder_swaps:
         images = seen[: settings.options["calibration_images"]]
         model = reorder(model, channels_of(model.network), images, arch, settings.reorder_swaps).model
-        test = evaluate(model, job.splits.test, arch, job.evaluated_images)
+        test = evaluate(model, training.splits.test, arch, training.evaluated_images)
     path = mask_path(directory, fold, method, target)
     saved = [dataclasses.replace(layer, activations=layer.activations[:_SAVED_IMAGES]) for layer in test.layers]
     path.parent.mkdir(exist_ok=True)
     write_whole(path, lambda file: write_npz(file, saved))
-    trained_on = model.trace(seen[: job.evaluated_images])
+    trained_on = model.trace(seen[: training.evaluated_images])
     return Case(
         method,
         target,
         fold,
         test.accuracy,
-        evaluate(model, job.splits.validation, arch, 1).accuracy,
-        hashlib.sha256(job.splits.test.images.tobytes()).hexdigest()[:16],
+        evaluate(model, training.splits.validation, arch, 1).accuracy,
+        hashlib.sha256(training.splits.test.images.tobytes()).hexdigest()[:16],
         "".join(map(str, test.correct.astype(int))),
         test.report.cycles.tolist(),
         unordered.tolist(),
@@ -342,7 +342,7 @@ def _shares(layers: Sequence[Layer], arch: Phantom2D) -> list[float]:
 
 
 def _layer(layer: Layer, report: LayerReport) -> dict[str, Any]:
-    """Returns what the masks of a layer look like, and where its cycles go, in the mean over images."""
+    """Returns what the masks of a layer look like, and where its cycles go on average."""
     weights = np.asarray(layer.weights) != 0
     per_filter = weights.reshape(-1, weights.shape[-1]).mean(0)
     per_kernel = weights.reshape(-1, *weights.shape[-2:]).mean(0)
@@ -360,8 +360,8 @@ def _layer(layer: Layer, report: LayerReport) -> dict[str, Any]:
     }
 
 
-def _trainer(job: train_settings.Job, arch: Phantom2D) -> Trainer:
-    return Trainer(job.settings, job.network, job.splits, arch)
+def _trainer(training: train_settings.Training, arch: Phantom2D) -> Trainer:
+    return Trainer(training.settings, training.network, training.splits, arch)
 
 
 def _say_nothing(figures: Mapping[str, Any], step: int) -> None:

@@ -21,39 +21,38 @@ class Folds(Sweep):
         """Writes tables and figures as a run does, if none failed and they differ in folds alone."""
         if failed:
             return
-        from experiments.cooptimize import cases as cooptimize_cases
-        from experiments.cooptimize import figures as cooptimize_figures
-        from experiments.cooptimize import summary as cooptimize_summary
+        from experiments.cooptimize import cases as cases
+        from experiments.cooptimize import figures, summary
         from experiments.harness.files import save_figure, write_csv, write_json
         from phantom_jax import Phantom2D
         from phantom_jax.tables import print_tables
 
         directory = pathlib.Path(config.hydra.sweep.dir)
-        jobs = sorted(path.parent for path in directory.glob("*/results.json"))
-        made = [_made(json.loads((job / "results.json").read_text())) for job in jobs]
+        directories = sorted(path.parent for path in directory.glob("*/results.json"))
+        made = [_made(json.loads((of_fold / "results.json").read_text())) for of_fold in directories]
         if not made:
-            command.tell([f"no summary of all folds: there is no directory with results.json in {directory}."])
+            command.note([f"no summary of all folds: there is no directory with results.json in {directory}."])
             return
         if any(identity(of, _MAY_DIFFER) != identity(made[0], _MAY_DIFFER) for of in made):
-            command.tell(["no summary of all folds: runs differ in more than folds; each has its own."])
+            command.note(["no summary of all folds: runs differ in more than folds; each has its own."])
             return
-        settings = cooptimize_cases.read_settings(made[0]["settings"])
+        settings = cases.read_settings(made[0]["settings"])
         arch = Phantom2D(**made[0]["settings"]["arch"])
-        cases = {}
-        for job, of in zip(jobs, made, strict=True):
-            known = cooptimize_cases.resume(job / "cases.jsonl", identity(of, cooptimize_cases.SELECTIONS))
-            of_job = cooptimize_cases.read_settings(of["settings"])
-            cases |= {key: known[key] for key, _ in cooptimize_cases.plan(of_job, arch, job)}
-        summary = cooptimize_summary.summarize(
-            list(cases.values()), settings.accuracy_drop, settings.compared_with, settings.resamples
+        found = {}
+        for of_fold, of in zip(directories, made, strict=True):
+            known = cases.resume(of_fold / "cases.jsonl", identity(of, cases.SELECTIONS))
+            planned = cases.read_settings(of["settings"])
+            found |= {key: known[key] for key, _ in cases.plan(planned, arch, of_fold)}
+        summarized = summary.summarize(
+            list(found.values()), settings.accuracy_drop, settings.compared_with, settings.resamples
         )
-        shown = cooptimize_cases.masks_shown(settings, settings.folds[0], jobs[0])
-        made[0]["settings"]["folds"] = sorted({fold for fold, _, _ in cases})
-        write_json(directory / "results.json", {"schema_version": 1, **made[0], **cooptimize_summary.rows(summary)})
-        write_csv(directory / "results.csv", summary.points)
-        for name, figure in cooptimize_figures.figures(summary, shown).items():
+        shown = cases.masks_shown(settings, settings.folds[0], directories[0])
+        made[0]["settings"]["folds"] = sorted({fold for fold, _, _ in found})
+        write_json(directory / "results.json", {"schema_version": 1, **made[0], **summary.rows(summarized)})
+        write_csv(directory / "results.csv", summarized.points)
+        for name, figure in figures.figures(summarized, shown).items():
             save_figure(figure, directory / name)
-        print_tables(cooptimize_summary.tables(summary))
+        print_tables(summary.tables(summarized))
         print(directory, flush=True)
 
 

@@ -28,7 +28,7 @@ class Front(Sweep):
 
         sweeper = config.hydra.sweeper
         if sweeper.get("storage") is None:
-            command.tell(["no front will be written, as hydra.sweeper.storage is null: the study is not kept."])
+            command.note(["no front will be written, as hydra.sweeper.storage is null: the study is not kept."])
             return
         pathlib.Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         with flag_override(config, ["readonly", "struct"], False):
@@ -50,7 +50,7 @@ class Front(Sweep):
             if "seed" in sweeper.sampler:  # another one, or it would draw the same meshes again
                 sweeper.sampler.seed = (config.seed if sweeper.sampler.seed is None else sweeper.sampler.seed) + done
         if done:
-            command.tell([f"the study resumes after {done} trials; {sweeper.n_trials} are left."])
+            command.note([f"the study resumes after {done} trials; {sweeper.n_trials} are left."])
 
     def end(self, config: DictConfig, failed: Sequence[str]) -> None:
         """Writes the front of the meshes that did not fail as a table, a figure and JSON."""

@@ -1,7 +1,7 @@
-"""The fidelity job: measures the proxy against the exact model, prints summaries, writes cases and figures.
+"""The fidelity command: measures the proxy against the exact model, prints summaries, writes cases and figures.
 
 `python -m experiments.fidelity studies=[error] draws=40`; the last line printed is the output directory. Started again
-with `hydra.run.dir=` that directory, the job measures only what is missing there.
+with `hydra.run.dir=` that directory, the command measures only what is missing there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def fidelity(run: Run) -> None:
         run.figures(figures.figures(found))
         provenance = {"masks": None if masks is None else masks.provenance()}
         run.finish({"architecture": options.architecture(arch), **provenance, "summary": summary, "cases": rows})
-        command.tell(masks.notes if masks else ())
+        command.note(masks.notes if masks else ())
         print_tables(tables(summary))
 
 

@@ -1,4 +1,4 @@
-"""What the fidelity job measures: configuration -> settings -> cases, and the file that keeps cases while it runs."""
+"""What the fidelity command measures: configuration -> settings -> cases, and the file that keeps cases."""
 
 import dataclasses
 import functools

@@ -89,6 +89,6 @@ def collect(
         told = "".join(f"\n  {describe(key)}: {command.text_of(error)}" for key, error in failed)
         raise ValueError(
             f"{len(failed)} of {len(planned)} cases failed, so there is no summary. The others are kept in {path}, and "
-            f"the job measures only these if it is started again in this directory:{told}"
+            f"the command measures only these if it is started again in this directory:{told}"
         ) from failed[0][1]
     return cases

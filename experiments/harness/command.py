@@ -29,12 +29,12 @@ _EXTRAS = {"optuna": "sweep", "joblib": "sweep"} | dict.fromkeys(("ray", "submit
 _PLUGIN = re.compile(r"Could not find 'hydra/(?:launcher|sweeper)/(\w+)'")
 
 
-class JobFailedError(HydraException):
-    """A job ended in an error that its user has been told; launchers bring it back from other processes."""
+class RunFailedError(HydraException):
+    """A run ended in an error that its user has seen; launchers bring it back from other processes."""
 
 
-def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """Wraps the body of a job, so that an error is told at once, also in the middle of a multirun.
+def guarded(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Wraps the body of a command, so that an error is shown at once, even in the middle of a multirun.
 
     It runs in the directory where the command was typed, wherever a launcher put it. In a multirun, a run that fails
     leaves its error in its directory, for `experiments.harness.sweeps`.
@@ -42,7 +42,7 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
     @functools.wraps(function)
     def wrapped(config: DictConfig) -> Any:
-        # One tells of every backend it does not find, the other of every checkpoint's every file.
+        # One reports every backend that it does not find, the other every file of a checkpoint.
         for name in ("jax._src.xla_bridge", "absl"):
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
@@ -53,12 +53,12 @@ def job(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             if not in_multirun():
                 if _FULL_ERROR_WANTED or not isinstance(error, _USER_ERRORS):
                     raise
-                _tell(error)
-                raise JobFailedError(text_of(error)) from error
+                _show(error)
+                raise RunFailedError(text_of(error)) from error
             _leave(error)
             if HydraConfig.get().runtime.choices["hydra/sweeper"] == "basic":
                 return None  # the basic sweeper would start no others
-            raise JobFailedError(text_of(error)) from error  # others want a value, or decide how many may fail
+            raise RunFailedError(text_of(error)) from error  # others want a value, or decide how many may fail
 
     return wrapped
 
@@ -76,13 +76,13 @@ def run(main: Callable[[], Any]) -> None:
     os.environ[_FULL_ERROR] = "1"
     try:
         main()
-    except JobFailedError:
+    except RunFailedError:
         sys.exit(1)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except _USER_ERRORS as error:
-        _tell(error)
+        _show(error)
         if any(
             isinstance(e, OSError) and e.filename and not isinstance(e, HydraException)
             for e in (error, error.__cause__)
@@ -97,7 +97,7 @@ def run(main: Callable[[], Any]) -> None:
 
 
 def in_multirun() -> bool:
-    """Returns whether the running job is one of a sweep."""
+    """Returns whether the run is one of a sweep."""
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
@@ -108,7 +108,7 @@ def text_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def tell(notes: Iterable[str]) -> None:
+def note(notes: Iterable[str]) -> None:
     """Prints notes, whatever they hold, each on a line."""
     from rich.console import Console
 
@@ -131,7 +131,7 @@ def progress(*columns: "ProgressColumn") -> "Progress":
 
 
 def output_directory() -> pathlib.Path:
-    """Returns the directory of the running job."""
+    """Returns the directory of the run."""
     return pathlib.Path(HydraConfig.get().runtime.output_dir)
 
 
@@ -143,7 +143,7 @@ def report(error: Exception) -> None:
     if _FULL_ERROR_WANTED or not isinstance(error, _USER_ERRORS):
         traceback.print_exception(error)
     else:
-        _tell(error)
+        _show(error)
 
 
 def _leave(error: Exception) -> None:
@@ -152,12 +152,12 @@ def _leave(error: Exception) -> None:
     first = f"#{hydra_config.job.num} {' '.join(hydra_config.overrides.task)}: {lines[0]}"
     path.write_text("\n".join([first, "", *traceback.format_exception(error)]))
     if isinstance(error, _USER_ERRORS):
-        _tell(error, f"{path} shows where it was raised.")
+        _show(error, f"{path} shows where it was raised.")
     else:
         traceback.print_exception(error)
 
 
-def _tell(error: BaseException, where: str = f"{_FULL_ERROR}=1 shows where it was raised.") -> None:
+def _show(error: BaseException, where: str = f"{_FULL_ERROR}=1 shows where it was raised.") -> None:
     """Prints an error for people: what is wrong, and how to see where."""
     lines = [text_of(error)]
     if isinstance(error.__cause__, OSError):

@@ -64,7 +64,7 @@ class Run:
         Args:
             resume_after: The last step that the run has behind it; None if it begins.
         """
-        from experiments.harness.tracked import tracked
+        from experiments.harness.tracking.options import tracked
 
         _ = self.provenance
         with tracked(self.options, self.name, self.directory, resume_after) as self.tracker:
@@ -101,9 +101,9 @@ class Run:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             different = [f"they do not say of what ({error!r})"]
         if different:
-            command.tell([f"{path} holds other results: {'; '.join(different)}. The command runs."])
+            command.note([f"{path} holds other results: {'; '.join(different)}. The command runs."])
             return None
-        command.tell([f"{path} holds these results already. The run is skipped."])
+        command.note([f"{path} holds these results already. The run is skipped."])
         return results
 
 
@@ -127,6 +127,6 @@ def main(name: str, value: Callable[[Mapping[str, Any]], Any] | None = None) -> 
             print(run.directory, flush=True)
             return value(results) if value else None
 
-        return hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name=name)(command.job(body))
+        return hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name=name)(command.guarded(body))
 
     return decorated

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, flag_override
 
 from experiments.harness import command
 
-_REPORT = re.compile(r"#(\d+) ")  # at the beginning of what `command.job` leaves of a run that failed
+_REPORT = re.compile(r"#(\d+) ")  # at the beginning of what `command.guarded` leaves of a run that failed
 
 
 class Sweep(Callback):

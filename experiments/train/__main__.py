@@ -1,7 +1,7 @@
-"""The training job: trains a network to be sparse, with cycles in the loss, and counts its exact cycles.
+"""The training command: trains a network to be sparse, with cycles in the loss, and counts its exact cycles.
 
 `python -m experiments.train data=mnist5k sparsity.cycles=0.1`; the last line printed is the output directory. Started
-again with `resume=true hydra.run.dir=` that directory, or `resume=` that directory, the job goes on where it stopped.
+again with `resume=true hydra.run.dir=` that directory, or `resume=` that directory, it resumes where it stopped.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from experiments.harness.run import Run, main
 
 if TYPE_CHECKING:
     from experiments.harness.tracking import Tracker
-    from experiments.train.options import Job
+    from experiments.train.options import Training
     from phantom_jax import Phantom2D
     from phantom_jax.training import Checkpoints, Snapshot, Trainer
 
@@ -34,24 +34,24 @@ def train(run: Run) -> None:
     from phantom_jax.training import Checkpoints, Trainer, evaluate, phases_table
     from phantom_jax.workloads import write_npz
 
-    arch, job = run.arch(), options.read(run.options)
-    run.directory = _directory(run, job)
-    checkpoints = Checkpoints(run.directory / "checkpoints", job.identity)
-    found = _found(checkpoints, job)
-    trainer = Trainer(job.settings, job.network, job.splits, arch)
+    arch, training = run.arch(), options.read(run.options)
+    run.directory = _directory(run, training)
+    checkpoints = Checkpoints(run.directory / "checkpoints", training.identity)
+    found = _found(checkpoints, training)
+    trainer = Trainer(training.settings, training.network, training.splits, arch)
     if found is not None:
         trainer.restore(*found)
-        command.tell([f"goes on after step {trainer.step} of {trainer.steps}."])
-    command.tell(job.dataset.notes)
+        command.note([f"resumes after step {trainer.step} of {trainer.steps}."])
+    command.note(training.dataset.notes)
 
     with run.tracked(trainer.step if found else None):
-        _train(trainer, checkpoints, job, arch, run.tracker)
+        _train(trainer, checkpoints, training, arch, run.tracker)
         checkpoints.close()
-        evaluation = evaluate(trainer.model, job.splits.test, arch, job.evaluated_images)
+        evaluation = evaluate(trainer.model, training.splits.test, arch, training.evaluated_images)
         phases = [{"phase": phase, **figures} for phase, figures in trainer.evaluations.items()]
         rows = evaluation.report.rows()
         run.csv(rows)
-        images = slice(job.saved_images)
+        images = slice(training.saved_images)
         saved = [dataclasses.replace(layer, activations=layer.activations[images]) for layer in evaluation.layers]
         masks = run.directory / "masks.npz"
         write_whole(masks, lambda file: write_npz(file, saved))
@@ -61,41 +61,43 @@ def train(run: Run) -> None:
         run.tracker.artifact("masks", masks, "masks")
         points = _points(run.directory / "log.jsonl")
         run.figures({"stack": plotting.cycle_stack(evaluation.report), "progress": progress(points, trainer.ends)})
-        results = {"data_sha256": job.identity["data_sha256"], "phases": phases, "test": evaluation.summary()}
-        run.finish({**results, "target_cycles": job.settings.cycles, **evaluation.report.to_dict()})
+        results = {"data_sha256": training.identity["data_sha256"], "phases": phases, "test": evaluation.summary()}
+        run.finish({**results, "target_cycles": training.settings.cycles, **evaluation.report.to_dict()})
 
-    off = options.off_target(job.settings, evaluation)
+    off = options.off_target(training.settings, evaluation)
     if abs(off) > options.CLOSE:
-        command.tell([f"exact cycles on test images are {off:+.1%} off the target of {job.settings.cycles}."])
+        command.note([f"exact cycles on test images are {off:+.1%} off the target of {training.settings.cycles}."])
     evaluation.report.print(Console())
     print_tables([phases_table(phases)])
 
 
-def _directory(run: Run, job: "Job") -> pathlib.Path:
-    """Returns the directory of the run, which may be that of an earlier job."""
-    if isinstance(job.resume, bool):
+def _directory(run: Run, training: "Training") -> pathlib.Path:
+    """Returns the directory of the run, which may be that of an earlier run."""
+    if isinstance(training.resume, bool):
         return run.directory
-    if not (job.resume / "checkpoints").is_dir():
-        raise ValueError(f"resume must name the directory of a run with checkpoints, got {str(job.resume)!r}.")
-    return job.resume
+    if not (training.resume / "checkpoints").is_dir():
+        raise ValueError(f"resume must name the directory of a run with checkpoints, got {str(training.resume)!r}.")
+    return training.resume
 
 
-def _found(checkpoints: "Checkpoints", job: "Job") -> "Snapshot | None":
-    """Returns the newest checkpoint, if the job is to go on from it, as one of a sweep always does."""
-    if job.resume is False and not command.in_multirun():
+def _found(checkpoints: "Checkpoints", training: "Training") -> "Snapshot | None":
+    """Returns the newest checkpoint, if the run is to resume from it, as one of a sweep always does."""
+    if training.resume is False and not command.in_multirun():
         if not checkpoints.is_empty:
             raise ValueError(
-                "the output directory holds checkpoints of an earlier run: resume=true goes on from them, another "
+                "the output directory holds checkpoints of an earlier run: resume=true resumes from them, another "
                 "hydra.run.dir begins anew."
             )
         return None
-    found = checkpoints.restore(lambda note: command.tell([note]))
-    if found is None and job.resume is not False:
-        command.tell(["there is no checkpoint to go on from, so training begins."])
+    found = checkpoints.restore(lambda note: command.note([note]))
+    if found is None and training.resume is not False:
+        command.note(["there is no checkpoint to resume from, so training begins."])
     return found
 
 
-def _train(trainer: "Trainer", checkpoints: "Checkpoints", job: "Job", arch: "Phantom2D", tracker: "Tracker") -> None:
+def _train(
+    trainer: "Trainer", checkpoints: "Checkpoints", training: "Training", arch: "Phantom2D", tracker: "Tracker"
+) -> None:
     """Trains to the end, with a progress bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
@@ -107,19 +109,19 @@ def _train(trainer: "Trainer", checkpoints: "Checkpoints", job: "Job", arch: "Ph
     with command.progress(*columns) as bar:
         task = bar.add_task("", total=trainer.steps, completed=trainer.step)
 
-        def tell(figures: Mapping[str, Any], step: int) -> None:
+        def report(figures: Mapping[str, Any], step: int) -> None:
             tracker.log(figures, step)
             shown = {"loss": "loss", "accuracy": "accuracy", "density": "density", "expected_cycles": "cycles"}
             texts = [f"{text} {figures[name]:.3f}" for name, text in shown.items() if name in figures]
             bar.update(task, completed=step, description=" ".join([figures["phase"], *texts]))
 
         def figures_of(model: Any) -> dict[str, Any]:
-            of_test = evaluate(model, job.splits.test, arch, job.evaluated_images).summary()
-            of_validation = evaluate(model, job.splits.validation, arch, 1)
+            of_test = evaluate(model, training.splits.test, arch, training.evaluated_images).summary()
+            of_validation = evaluate(model, training.splits.validation, arch, 1)
             return {**of_test, "validation_accuracy": of_validation.accuracy, "density": float(model.density())}
 
         with named(IN_GROUPS):
-            trainer.run(tell, figures_of, checkpoints, job.checkpoint_every)
+            trainer.run(report, figures_of, checkpoints, training.checkpoint_every)
 
 
 def _points(path: pathlib.Path) -> Sequence[Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""The training job: its configuration as data, network and settings of the library."""
+"""The training command: its configuration as data, network and settings of the library."""
 
 import dataclasses
 import hashlib
@@ -42,8 +42,8 @@ _FAST_MODELS: dict[str, dict[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What the training job works on."""
+class Training:
+    """What a run trains, and on what."""
 
     settings: Settings
     dataset: Dataset
@@ -56,7 +56,7 @@ class Job:
     resume: bool | pathlib.Path
 
 
-def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) -> Job:
+def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) -> Training:
     """Returns the job of a configuration.
 
     Args:
@@ -88,7 +88,7 @@ def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) 
         settings = _fast(settings)
         splits = Splits(*(Subset(part.images[:_FAST_IMAGES], part.labels[:_FAST_IMAGES]) for part in _parts(splits)))
         model |= _FAST_MODELS.get(options["model"]["name"], {})
-    return Job(
+    return Training(
         settings,
         dataset,
         splits,

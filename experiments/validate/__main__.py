@@ -1,4 +1,4 @@
-"""The validation job: the baselines beside published figures, as a table and `results.json`.
+"""The validation command: the baselines beside published figures, as a table and `results.json`.
 
 `python -m experiments.validate`; the last line printed is the output directory.
 """

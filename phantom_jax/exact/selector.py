@@ -2,7 +2,7 @@
 
 Each cycle, a PE takes entries from its list, from the top, while they fit into its T threads. Cycles are therefore
 bins of capacity T, and the two selectors are two classic rules of online bin packing: `in_order` stops at the first
-entry that does not fit, which is *next fit*; `out_of_order` passes over it, which is *first fit*. Entries of count 0
+entry that does not fit, which is *next fit*; `out_of_order` skips it, which is *first fit*. Entries of count 0
 take no room.
 """
 

@@ -74,7 +74,7 @@ def keep_cycles(
         scores: By layer.
         layers: Layers with the activations of a few images.
         arch: The accelerator.
-        cycles: Per image, in the mean.
+        cycles: Mean per image.
         start: How many weights to try first, such as those that a last choice kept, which saves most of the search;
             all of them by default. If their cycles are near enough, more are not tried.
 

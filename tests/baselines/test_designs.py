@@ -63,19 +63,19 @@ def is_flat(drawn: tuple[Layer, object]) -> bool:
     return len(drawn[0].strides) < 3
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(cases.layers().filter(is_flat), st.sampled_from(SCNNS))
 def test_scnn_is_the_reference(drawn: tuple[Layer, object], design: SCNN) -> None:
     check(design, *drawn, reference.scnn)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(cases.layers(), st.sampled_from(SPARTENS))
 def test_sparten_is_the_reference(drawn: tuple[Layer, object], design: SparTen) -> None:
     check(design, *drawn, reference.sparten)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(cases.layers(), st.sampled_from(EYERISSES))
 def test_eyeriss_v2_is_the_reference(drawn: tuple[Layer, object], design: EyerissV2) -> None:
     check(design, *drawn, reference.eyeriss_v2)

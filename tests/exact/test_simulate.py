@@ -90,7 +90,7 @@ def assert_equals_reference(layer: Layer, arch: Phantom2D, padding: object = Non
 
 
 @given(cases.layers(), st.sampled_from(cases.ARCHS))
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_equals_the_scalar_reference(drawn: tuple[Layer, object], arch: Phantom2D) -> None:
     assert_equals_reference(drawn[0], arch, drawn[1])
 

@@ -77,7 +77,7 @@ LANE_ARCHS = (
 
 
 @given(cases.layers(), st.sampled_from(LANE_ARCHS), st.integers(1, 9))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_lanes_equal_words(drawn: tuple[Layer, object], arch: Phantom2D, rows: int) -> None:
     assert_lanes_equal_words(drawn[0], arch, rows)
 
@@ -135,7 +135,7 @@ def adversarial_streams(lookahead: int) -> list[list[int]]:
     ]
 
 
-@pytest.mark.parametrize(("lookahead", "selector"), [(27, "in_order"), (3, "out_of_order"), (64, "out_of_order")])
+@pytest.mark.parametrize(("lookahead", "selector"), [(3, "in_order"), (64, "out_of_order")])
 def test_adversarial_streams(lookahead: int, selector: str) -> None:
     """One PE gets the stream, others nothing; on both kinds of streams, as the bits of a dense layer's activations."""
     arch = Phantom2D(lookahead=lookahead, selector=selector, intra_balance=False)

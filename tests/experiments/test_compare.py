@@ -17,7 +17,7 @@ from experiments.compare.cases import LayerCycles, NetworkRun
 from experiments.harness import command
 from phantom_jax import Layer, Phantom2D, simulate
 from phantom_jax.baselines import SCNN, SparTen
-from tests.experiments import jobs
+from tests.experiments import commands
 
 SMALL = (
     "size=32",
@@ -110,7 +110,7 @@ def test_a_comparison_that_is_started_again_resumes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     options = (*SMALL, f"networks=[{','.join(networks)}]", "hydra.run.dir=out")
-    done = jobs.run_here("compare", *options)
+    done = commands.run_here("compare", *options)
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "out"
     assert done.stdout.splitlines()[-1] == str(directory)
@@ -139,11 +139,11 @@ def test_a_comparison_that_is_started_again_resumes(
     kept = directory / "cases.jsonl"
     lines = kept.read_text().splitlines(keepends=True)
     kept.write_text("".join(lines[:-3]) + lines[-3][:20])
-    again = jobs.run_here("compare", *options)
+    again = commands.run_here("compare", *options)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
     assert json.loads((directory / "results.json").read_text())["cases"] == results["cases"]
-    refused = jobs.run_here("compare", *SMALL, "arch.rows=3", "hydra.run.dir=out")
+    refused = commands.run_here("compare", *SMALL, "arch.rows=3", "hydra.run.dir=out")
     assert refused.returncode == 1
     assert "holds cases that were measured with other settings: arch.rows 7, now 3" in refused.stderr
 
@@ -186,11 +186,12 @@ def test_bad_settings_are_refused_by_name(overrides: list[str], message: str) ->
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_validation_prints_published_figures_beside_the_models(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = jobs.run_here("validate", "size=32")
+    done = commands.run_here("validate", "size=32")
     assert done.returncode == 0, done.stderr
     checks = json.loads((pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").read_text())["checks"]
     assert {check["published"] for check in checks} == {3.52, 0.79, 24.0, 4.7, 1.8, 3.0, 0.45}
@@ -199,9 +200,13 @@ def test_validation_prints_published_figures_beside_the_models(
     log = (pathlib.Path(done.stdout.splitlines()[-1]) / "log.jsonl").read_text().splitlines()
     assert json.loads(log[1])["rows"] == checks
     assert json.loads(log[2])["summary"]["checks"] == len(checks)
-    refused = jobs.run_here("validate", "size=7", "hydra.run.dir=refused")
+
+
+def test_mistakes_at_the_validation_end_in_a_message(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = commands.run_here("validate", "size=7", "hydra.run.dir=refused")
     assert (tmp_path / "refused/log.jsonl").read_text().splitlines()[1:] == ['{"failed": true}']
     assert refused.returncode == 1
-    unknown = jobs.run_here("validate", "+color=red")
-    assert "there is no option color; the options of this command are tracking, size, seed" in unknown.stderr
     assert "size must be a multiple of 32, got 7" in refused.stderr
+    unknown = commands.run_here("validate", "+color=red")
+    assert "there is no option color; the options of this command are tracking, size, seed" in unknown.stderr

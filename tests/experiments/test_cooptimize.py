@@ -1,4 +1,4 @@
-"""The co-optimization job: what it compares, writes and refuses, and that it goes on where it was interrupted."""
+"""The co-optimization command: what it compares, writes and refuses, and that it resumes where it was interrupted."""
 
 import csv
 import dataclasses
@@ -22,7 +22,7 @@ from experiments.train.methods import METHODS
 from phantom_jax import Layer, Phantom2D, simulate
 from phantom_jax.sparsity import dense_cycles
 from phantom_jax.workloads import read_npz, write_npz
-from tests.experiments import jobs
+from tests.experiments import commands
 
 ONLY = [f"targets.{name}=[]" for name in METHODS]
 SMALL = (
@@ -42,7 +42,7 @@ SMALL = (
 
 @pytest.mark.slow
 def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: pathlib.Path) -> None:
-    done = jobs.run("cooptimize", tmp_path, *SMALL)
+    done = commands.run("cooptimize", tmp_path, *SMALL)
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "out"
     assert done.stdout.splitlines()[-1] == str(directory)
@@ -80,10 +80,10 @@ def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: 
 
     # Again, from a file that was cut in the middle of its last line: the same, but for how long it took.
     kept.write_text(head + "".join(lines[:-1]) + lines[-1][:20])
-    again = jobs.run("cooptimize", tmp_path, *SMALL)
+    again = commands.run("cooptimize", tmp_path, *SMALL)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
-    refused = jobs.run("cooptimize", tmp_path, *SMALL, "seed=1")
+    refused = commands.run("cooptimize", tmp_path, *SMALL, "seed=1")
     assert refused.returncode == 1
     assert "holds cases that were measured with other settings: seed 0, now 1" in refused.stderr
 

@@ -59,13 +59,13 @@ def test_bad_runs(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) ->
     (tmp_path / "broken/results.json").write_text('{"layers": ')
     for bad, message in [
         (str(tmp_path), "must be an output directory with results.json: No such file"),
-        (str(tmp_path / "broken"), "must be results of the main job in JSON"),
+        (str(tmp_path / "broken"), "must be results of the main command in JSON"),
         (old, "must be results of schema version 1, got version 0"),
     ]:
         with pytest.raises(SystemExit, match=message):
             diff.main([good, bad])
     (tmp_path / "broken/results.json").write_text('{"schema_version": 1, "layers": [{}]}')
-    with pytest.raises(SystemExit, match="must hold whole results of the main job"):
+    with pytest.raises(SystemExit, match="must hold whole results of the main command"):
         diff.main([good, str(tmp_path / "broken")])
     with pytest.raises(SystemExit):
         diff.main([good])

@@ -12,7 +12,7 @@ from PIL import Image
 from experiments.explore.area import area
 from phantom_jax import Phantom2D, simulate
 from phantom_jax.workloads import NETWORKS, SyntheticWorkload
-from tests.experiments import jobs
+from tests.experiments import commands
 
 SMALL = ("workload=mobilenet_v1", "workload.size=32", "workload.width=0.25")
 SEARCH = ("--multirun", *SMALL, "hydra.sweep.dir=sweep")
@@ -21,14 +21,16 @@ SEARCH = ("--multirun", *SMALL, "hydra.sweep.dir=sweep")
 @pytest.mark.slow
 def test_a_killed_search_resumes_and_counts_no_mesh_twice(tmp_path: pathlib.Path) -> None:
     sweep = tmp_path / "sweep"
-    jobs.kill_when(lambda: len(jobs.results(sweep)) >= 3, "explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=50")
+    commands.kill_when(
+        lambda: len(commands.results(sweep)) >= 3, "explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=50"
+    )
     before = {path: path.stat().st_mtime_ns for path in sweep.glob("*/results.json")}
-    done = jobs.run("explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=6", "hydra/launcher=joblib")
+    done = commands.run("explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=6", "hydra/launcher=joblib")
     assert done.returncode == 0, done.stderr
     assert "the study resumes after 2 trials; 4 are left" in done.stdout  # they are counted in pairs
     assert {path: path.stat().st_mtime_ns for path in before} == before
     front = json.loads((sweep / "front.json").read_text())["trials"]
-    found = jobs.results(sweep)
+    found = commands.results(sweep)
     assert {(row["cycles"], row["area"]) for row in front} <= {(r["cycles"], r["area"]) for r in found.values()}
     check_front(front)
     check_results(found)
@@ -37,7 +39,7 @@ def test_a_killed_search_resumes_and_counts_no_mesh_twice(tmp_path: pathlib.Path
     assert "phantom_cv" in done.stdout
     Image.open(sweep / "front.png").verify()
 
-    other = jobs.run("explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=2", "arch.rows=2", "seed=1")
+    other = commands.run("explore", tmp_path, *SEARCH, "hydra.sweeper.n_trials=2", "arch.rows=2", "seed=1")
     assert other.returncode == 0, other.stderr
     assert len(json.loads((sweep / "front.json").read_text())["trials"]) == 2  # of its own study
 
@@ -72,7 +74,7 @@ def directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("overrides", "message"), MISTAKES)
 def test_mistakes_end_in_a_message(overrides: list[str], message: str) -> None:
-    done = jobs.run_here("explore", *SMALL[: 0 if "workload=npz" in overrides else None], *overrides)
+    done = commands.run_here("explore", *SMALL[: 0 if "workload=npz" in overrides else None], *overrides)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -85,7 +87,7 @@ def test_a_failing_mesh_does_not_lose_the_others(tmp_path: pathlib.Path) -> None
     fixed = ("arch.pes=1", "arch.threads=1", "arch.lookahead=3", "arch.selector=in_order")
     balances = ("arch.intra_balance=true", "arch.inter_balance=true")
     search = ("--multirun", *masks, "hydra.sweep.dir=sweep", *fixed, *balances, "arch.rows=choice(1,2,300)")
-    done = jobs.run_here("explore", *search, "hydra.sweeper.n_trials=8", "seed=3")
+    done = commands.run_here("explore", *search, "hydra.sweeper.n_trials=8", "seed=3")
     front = json.loads((tmp_path / "sweep" / "front.json").read_text())["trials"]
     assert {row["params"]["arch.rows"] for row in front} == {1, 2}, done.stderr
     check_front(front)
@@ -96,7 +98,7 @@ def test_a_failing_mesh_does_not_lose_the_others(tmp_path: pathlib.Path) -> None
     assert re.fullmatch(rf"  #\d .*arch.rows=300 .*: {message}\.", failed[0])
     assert failed[-2] == "Other meshes are tried in their place with:"
 
-    again = jobs.run_here("explore", *search, "hydra.sweeper.n_trials=2", "seed=3")
+    again = commands.run_here("explore", *search, "hydra.sweeper.n_trials=2", "seed=3")
     assert again.returncode == 0, again.stderr
     assert re.search(r"the study resumes after \d trials; 0 are left", again.stdout)
     assert not list(tmp_path.rglob("error.txt"))

@@ -1,4 +1,4 @@
-"""The fidelity job as its users meet it: from the command line."""
+"""The fidelity command as its users meet it: from the command line."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from experiments.fidelity import options as fidelity_cases
 from experiments.fidelity.cases import STUDIES
 from experiments.harness import command
 from phantom_jax import Phantom2D
-from tests.experiments import jobs
+from tests.experiments import commands
 
 ROOT = pathlib.Path(__file__).parents[2]
 REAL_MASKS = ROOT.parent / "shared" / "data" / "mobilenet_v1_050_128_masks.npz"
@@ -45,7 +45,7 @@ def test_measures_prints_writes_and_resumes_where_it_was_interrupted(
         "other": np.ones(1),
     }
     np.savez(tmp_path / "masks.npz", **masks)  # pyright: ignore[reportArgumentType]
-    done = jobs.run_here("fidelity", *SMALL)
+    done = commands.run_here("fidelity", *SMALL)
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "out"
     assert done.stdout.splitlines()[-1] == str(directory)
@@ -90,12 +90,12 @@ def test_measures_prints_writes_and_resumes_where_it_was_interrupted(
     assert len(lines) == 1 + len(cases)
     marked = json.loads(lines[1]) | {"proxy": -1.0}
     kept.write_text("\n".join([lines[0], json.dumps(marked), *lines[2:-2], lines[-1][:50]]))
-    again = jobs.run_here("fidelity", *SMALL)
+    again = commands.run_here("fidelity", *SMALL)
     assert again.returncode == 0, again.stderr
     assert json.loads((directory / "results.json").read_text())["cases"] == [marked, *cases[1:]]
     assert kept.read_text().splitlines() == [lines[0], json.dumps(marked), *lines[2:]]
 
-    other = jobs.run_here("fidelity", *SMALL, "draws=3", "arch.rows=5", "kinds=[iid]")
+    other = commands.run_here("fidelity", *SMALL, "draws=3", "arch.rows=5", "kinds=[iid]")
     assert other.returncode == 1
     assert "cases that were measured with other settings: arch.rows 7, now 5; draws 2, now 3. Set" in other.stderr
     assert "Traceback" not in other.stderr
@@ -113,7 +113,7 @@ def test_mistakes_end_in_a_message(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = jobs.run_here("fidelity", *overrides)
+    done = commands.run_here("fidelity", *overrides)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from experiments.cooptimize import cases as cooptimize_cases
 from experiments.harness import command
 from experiments.train import options as train_options
-from tests.experiments import jobs
+from tests.experiments import commands
 
 PRESETS = sorted(path.stem for path in pathlib.Path(command.CONFIG_PATH, "experiment").glob("*.yaml"))
 CHEAP = "dense_mnist5k"
@@ -26,7 +26,7 @@ def load_data(**options: Any) -> Any:  # which takes seconds
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_options_of_every_preset_are_valid(preset: str) -> None:
-    job = jobs.job_of(preset)
+    job = commands.command_of(preset)
     with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
         options: Any = OmegaConf.to_container(compose(job, [f"experiment={preset}"]), resolve=True)
     loaded = load_data(**{name: value for name, value in options["data"].items() if name in ("name", "dir", "size")})
@@ -41,15 +41,15 @@ def test_options_of_every_preset_are_valid(preset: str) -> None:
 
 def test_a_preset_runs_in_a_fast_mode(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = jobs.run_here("train", f"experiment={CHEAP}", "fast=true", "hydra.run.dir=run", *SMALL)
+    done = commands.run_here("train", f"experiment={CHEAP}", "fast=true", "hydra.run.dir=run", *SMALL)
     check(done, tmp_path / "run" / "results.json", "train")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: str) -> None:
-    job = jobs.job_of(preset)
-    done = jobs.run(job, tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")
+    job = commands.command_of(preset)
+    done = commands.run(job, tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")
     check(done, tmp_path / "run" / "results.json", job)
 
 
@@ -58,8 +58,8 @@ def check(done: Any, results: pathlib.Path, job: str) -> None:
     assert json.loads(results.read_text())["phases" if job == "train" else "points"]
 
 
-@pytest.mark.parametrize("job", sorted({jobs.job_of(preset) for preset in PRESETS}))
+@pytest.mark.parametrize("job", sorted({commands.command_of(preset) for preset in PRESETS}))
 def test_an_unknown_preset_is_refused(job: str) -> None:
-    done = jobs.run_here(job, "experiment=front_digit")
+    done = commands.run_here(job, "experiment=front_digit")
     assert done.returncode == 1
     assert f"In '{job}': Could not find 'experiment/front_digit'" in done.stderr

@@ -1,4 +1,4 @@
-"""The main job as its users meet it: from the command line."""
+"""The main command as its users meet it: from the command line."""
 
 import csv
 import hashlib
@@ -16,15 +16,15 @@ from hydra.errors import HydraException
 from experiments.harness import command
 from experiments.harness.files import write_json
 from phantom_jax import Phantom2D, simulate, workloads
-from tests.experiments import jobs
+from tests.experiments import commands
 
 ROOT = pathlib.Path(__file__).parents[2]
 PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
 
 
 def run(directory: pathlib.Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """Runs the main job in a directory, as `scripts/run` does."""
-    return jobs.run("simulate", directory, *overrides)
+    """Runs the main command in a directory, as `scripts/run` does."""
+    return commands.run("simulate", directory, *overrides)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_prints_tables_and_writes_results(tmp_path: pathlib.Path, masks: pathlib
 
 def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = jobs.run_here(
+    done = commands.run_here(
         "simulate", "--multirun", "workload=npz", f"workload.path={masks}", f"arch={','.join(PRESETS)}", "seed=0"
     )
     assert done.returncode == 0, done.stderr
@@ -91,7 +91,7 @@ def test_a_failing_job_does_not_stop_a_multirun(
     tmp_path: pathlib.Path, masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = jobs.run_here("simulate", "--multirun", "workload=npz", f"workload.path={masks}", "arch.rows=0,2")
+    done = commands.run_here("simulate", "--multirun", "workload=npz", f"workload.path={masks}", "arch.rows=0,2")
     assert done.returncode == 1
     assert "1 run failed:\n  #0 workload=npz" in done.stderr
     assert "arch.rows=0 tracking=none: arch.rows must be a positive integer, got 0.\n" in done.stderr
@@ -139,18 +139,21 @@ def test_mistakes_end_in_a_message(
     masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
 ) -> None:
     monkeypatch.chdir(masks.parent)
-    done = jobs.run_here("simulate", *overrides)
+    done = commands.run_here("simulate", *overrides)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
 
-@pytest.mark.parametrize("name", workloads.NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "mobilenet_v1" else pytest.param(name, marks=pytest.mark.slow) for name in workloads.NETWORKS],
+)
 def test_every_network_runs_from_the_command_line(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = jobs.run_here(
+    done = commands.run_here(
         "simulate", f"workload={name}", "workload.size=32", "workload.masks=channel", "figures.write=false"
     )
     assert done.returncode == 0, done.stderr
@@ -160,6 +163,7 @@ def test_every_network_runs_from_the_command_line(
     assert all(layer["cycles"][0] > 0 for layer in results["layers"])
 
 
+@pytest.mark.slow
 def test_folders_of_the_same_names_are_not_mistaken_for_ours(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
     for name in ("conf", "experiments"):
         (tmp_path / name).mkdir()
@@ -172,7 +176,7 @@ def test_results_of_names_with_brackets(tmp_path: pathlib.Path, monkeypatch: pyt
     ones = {"[/x]$\\foo$_weights": np.ones((9, 2)), "[/x]$\\foo$_activations": np.ones(9), "[/y]": np.ones(1)}
     np.savez(tmp_path / "masks.npz", **ones)  # pyright: ignore[reportArgumentType]
     monkeypatch.chdir(tmp_path)
-    done = jobs.run_here("simulate", "workload=npz", "workload.path=masks.npz")
+    done = commands.run_here("simulate", "workload=npz", "workload.path=masks.npz")
     assert done.returncode == 0, done.stderr
     assert "Note: masks.npz: ignored 1 unknown arrays: [/y]" in done.stdout
 
@@ -238,7 +242,7 @@ def test_every_configuration_of_every_group_composes(group: str) -> None:
     assert names
     for name in names:
         if group == "experiment":
-            assert compose(jobs.job_of(name), [f"experiment={name}"])
+            assert compose(commands.command_of(name), [f"experiment={name}"])
         else:
             assert compose(overrides=[f"+{group}={name}"])[group]
 

@@ -22,7 +22,7 @@ from experiments.harness.run import Run
 from experiments.harness.sweeps import command_again
 from phantom_jax import Phantom2D, simulate
 from phantom_jax.workloads import read_npz
-from tests.experiments import jobs
+from tests.experiments import commands
 
 ARCH = ("arch.pes=1", "arch.threads=1", "arch.lookahead=3")  # compiles in a second
 OPTIONS = ("workload=npz", "workload.path=masks.npz", "figures.write=false", *ARCH)
@@ -52,7 +52,7 @@ def save_masks(path: pathlib.Path, seed: int) -> pathlib.Path:
 
 @contextlib.contextmanager
 def composition() -> Iterator[Compose]:
-    """Hydra's composition of the main job, in this process; its own part is that of the running job."""
+    """Hydra's composition of the main command, in this process; its own part is that of the running job."""
 
     def compose_and_set(*overrides: str) -> DictConfig:
         config = compose("simulate", [*OPTIONS, "tracking=none", *overrides], return_hydra_config=True)
@@ -70,7 +70,7 @@ def composed() -> Iterator[Compose]:
         yield compose_and_set
 
 
-LAUNCHERS = ["basic", "joblib", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ray", "submitit_local"))]
+LAUNCHERS = ["basic", *(pytest.param(name, marks=pytest.mark.slow) for name in ("joblib", "ray", "submitit_local"))]
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -90,9 +90,9 @@ def test_all_launchers_give_the_same_beside_a_run_that_fails(
         if launcher == "submitit_local":
             pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
         if launcher == "basic":
-            done = jobs.run_here("simulate", *SWEEP, *options, *swept)
+            done = commands.run_here("simulate", *SWEEP, *options, *swept)
         else:
-            done = jobs.run("simulate", tmp_path, *SWEEP, *options, *swept, environment=environment)
+            done = commands.run("simulate", tmp_path, *SWEEP, *options, *swept, environment=environment)
     assert done.returncode == 1, done.stderr
     assert re.search(
         r"1 run failed:\n  #1 .*arch.rows=0 .*: arch.rows must be a positive integer, got 0.\n"
@@ -103,7 +103,7 @@ def test_all_launchers_give_the_same_beside_a_run_that_fails(
     (report,) = tmp_path.rglob("error.txt")
     assert report.parent == tmp_path / "sweep" / "1"
     assert "Traceback" in report.read_text()
-    found = jobs.results(tmp_path / "sweep")
+    found = commands.results(tmp_path / "sweep")
     assert found.keys() == {"0", "2"}
     for name, rows in (("0", 2), ("2", 7)):
         digest = hashlib.sha256(masks.read_bytes()).hexdigest()
@@ -124,18 +124,18 @@ def test_a_sweep_that_is_started_again_repeats_what_failed_alone(tmp_path: pathl
     (tmp_path / "sweep" / "old" / "error.txt").write_text("#7 of an earlier try\n")
     (tmp_path / "sweep" / "error.txt").write_text("not of a run\n")
     swept = ["arch.rows=1,2", "workload.path=masks.npz,later.npz"]
-    failing = jobs.run_here("simulate", *SWEEP, *swept)
+    failing = commands.run_here("simulate", *SWEEP, *swept)
     assert failing.returncode == 1
     assert re.findall("#(.) ", failing.stderr.partition("2 runs failed:")[2]) == ["2", "3"]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/*/results.json")}
     assert [path.parent.name for path in sorted(before)] == ["0", "1"]
     masks.rename("later.npz")
     save_masks(masks, seed=0)
-    done = jobs.run_here("simulate", *SWEEP, *swept)
+    done = commands.run_here("simulate", *SWEEP, *swept)
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert done.stdout.count("The run is skipped.") == 2
-    rows = {name: found["architecture"]["rows"] for name, found in jobs.results(tmp_path / "sweep").items()}
+    rows = {name: found["architecture"]["rows"] for name, found in commands.results(tmp_path / "sweep").items()}
     assert rows == {"0": 1, "1": 2, "2": 1, "3": 2}
     assert list(tmp_path.rglob("error.txt")) == [tmp_path / "sweep" / "error.txt"]
 
@@ -158,14 +158,14 @@ def test_a_command_that_runs_again_keeps_what_the_shell_and_hydra_read_otherwise
 @pytest.mark.slow
 def test_a_killed_sweep_resumes_and_repeats_nothing(tmp_path: pathlib.Path) -> None:
     swept = f"arch.rows={','.join(map(str, range(1, 21)))}"
-    jobs.kill_when((tmp_path / "sweep/1/results.json").exists, "simulate", tmp_path, *SWEEP, swept)
+    commands.kill_when((tmp_path / "sweep/1/results.json").exists, "simulate", tmp_path, *SWEEP, swept)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("sweep/*/results.json")}
     assert 2 <= len(before) < 20
-    done = jobs.run("simulate", tmp_path, *SWEEP, swept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    done = commands.run("simulate", tmp_path, *SWEEP, swept, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert done.stdout.count("The run is skipped.") == len(before)
-    rows = {name: found["architecture"]["rows"] for name, found in jobs.results(tmp_path / "sweep").items()}
+    rows = {name: found["architecture"]["rows"] for name, found in commands.results(tmp_path / "sweep").items()}
     assert rows == {str(number): number + 1 for number in range(20)}
 
 
@@ -247,17 +247,17 @@ def test_a_bug_in_a_run_of_a_sweep_is_reported_with_its_traceback(
 ) -> None:
     config = composed("hydra.mode=MULTIRUN", f"hydra/sweeper={sweeper}", "hydra.job.num=3")
     monkeypatch.setattr(command, "output_directory", lambda: tmp_path)
-    wrapped = command.job(lambda _: {}["missing"])
+    wrapped = command.guarded(lambda _: {}["missing"])
     if sweeper == "basic":  # which would start no other runs
         assert wrapped(config) is None
     else:  # which decides how many may fail
-        with pytest.raises(command.JobFailedError, match="KeyError: 'missing'"):
+        with pytest.raises(command.RunFailedError, match="KeyError: 'missing'"):
             wrapped(config)
     assert "Traceback" in capsys.readouterr().err
     first, _, *rest = (tmp_path / "error.txt").read_text().splitlines()
     assert re.fullmatch(r"#3 .*: KeyError: 'missing'", first)
     assert rest[0].startswith("Traceback")
-    command.job(lambda _: None)(config)
+    command.guarded(lambda _: None)(config)
     assert not (tmp_path / "error.txt").exists()
 
 

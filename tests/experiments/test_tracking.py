@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import phantom_jax
 from experiments.harness.tracking import Identity, Tracker, Wandb, logged_group, open_tracker
-from tests.experiments import jobs
+from tests.experiments import commands
 
 IDENTITY = Identity("train", {"seed": 0, "rate": math.inf}, group="sweep")
 FIGURES = ("stack", "speedups", "mesh")
@@ -60,7 +60,7 @@ def test_a_log_holds_what_was_told_in_order(tmp_path: pathlib.Path) -> None:
         tracker.figure("elsewhere", pathlib.Path(__file__))
     assert lines(tmp_path) == [
         {
-            "job": "train",
+            "command": "train",
             "group": "sweep",
             "version": phantom_jax.__version__,
             "config": {"seed": 0, "rate": "Infinity"},
@@ -138,7 +138,7 @@ for step in range(8):
     tracker.log({{"loss": 1.0}}, step)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = subprocess.run([sys.executable, "-c", program], cwd=jobs.ROOT, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", program], cwd=commands.ROOT, timeout=60)
     assert killed.returncode == -signal.SIGKILL
     with open_tracker(tmp_path, IDENTITY, resume_after=5) as tracker:
         with pytest.raises(ValueError, match=r"step must be at least 6, since steps never go back; got 5\."):
@@ -395,7 +395,7 @@ def test_a_sweep_is_a_group_of_one_run_per_job(
     tmp_path: pathlib.Path, masks: list[str], quiet_network: Mapping[str, str]
 ) -> None:
     sweep = ["--multirun", "seed=3,4", "hydra.sweep.dir=sweeps/seeds", "tracking.tags=[a,b]"]
-    done = jobs.run("simulate", tmp_path, *sweep, *masks, environment=quiet_network)
+    done = commands.run("simulate", tmp_path, *sweep, *masks, environment=quiet_network)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == ""
     assert done.stdout.splitlines()[-1] == str(tmp_path / "sweeps/seeds/1")
@@ -416,16 +416,20 @@ def test_a_sweep_is_a_group_of_one_run_per_job(
         assert point["tables/layers/nrows"] == 1
         assert all((directory / f"{name}.png").stat().st_size == point[f"figures/{name}/size"] for name in FIGURES)
         head, *told = lines(directory)
-        assert (head["job"], head["group"], head["config"]["seed"]) == ("simulate", "seeds", seed)
+        assert (head["command"], head["group"], head["config"]["seed"]) == ("simulate", "seeds", seed)
         names = collections.Counter(next(iter(record)) for record in told)
         assert names == {"table": 1, "summary": 1, "artifact": 1, "figure": 3, "failed": 1}
 
 
-def test_a_job_that_fails_says_so(tmp_path: pathlib.Path, masks: list[str]) -> None:
+def test_a_command_that_fails_says_so(
+    tmp_path: pathlib.Path, masks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the group that is asked for, and without wandb where the environment disables it."""
     (tmp_path / "out/results.csv").mkdir(parents=True)
     overrides = ["tracking.group=mine", "hydra.run.dir=out", *masks]
-    done = jobs.run("simulate", tmp_path, *overrides, environment={"WANDB_MODE": "disabled"})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    done = commands.run_here("simulate", *overrides, "tracking=wandb")
     assert done.returncode == 1
     assert "Is a directory" in done.stderr
     head, *told = lines(tmp_path / "out")
@@ -434,8 +438,12 @@ def test_a_job_that_fails_says_so(tmp_path: pathlib.Path, masks: list[str]) -> N
     assert not (tmp_path / "out/wandb").exists()
 
 
-def test_a_mode_that_wandb_lacks_is_refused_by_name(tmp_path: pathlib.Path, masks: list[str]) -> None:
-    done = jobs.run("simulate", tmp_path, "tracking=wandb", *masks, environment={"WANDB_MODE": "bogus"})
+def test_a_mode_that_wandb_lacks_is_refused_by_name(
+    tmp_path: pathlib.Path, masks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "bogus")
+    done = commands.run_here("simulate", "tracking=wandb", *masks)
     assert done.returncode == 1
     assert "tracking.mode (WANDB_MODE) must be one of online, offline, disabled, got 'bogus'" in done.stderr
 
@@ -452,9 +460,9 @@ def test_a_run_that_goes_on_finds_its_group(tmp_path: pathlib.Path) -> None:
 def test_without_wandb_runs_go_on(tmp_path: pathlib.Path, masks: list[str]) -> None:
     (tmp_path / "shadow").mkdir()
     (tmp_path / "shadow/wandb.py").write_text("raise ImportError('no wandb here')")
-    environment = {"PYTHONPATH": f"{tmp_path / 'shadow'}{os.pathsep}{jobs.ROOT}"}
+    environment = {"PYTHONPATH": f"{tmp_path / 'shadow'}{os.pathsep}{commands.ROOT}"}
     sweep = ["--multirun", "tracking=none,wandb", "hydra.sweep.dir=out", "figures.write=false"]
-    done = jobs.run("simulate", tmp_path, *sweep, *masks, environment=environment)
+    done = commands.run("simulate", tmp_path, *sweep, *masks, environment=environment)
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip() == (
         "Note: tracking with wandb stopped: it cannot be imported (no wandb here): pip install wandb, or set "

@@ -1,4 +1,4 @@
-"""The training job, from the command line: what it writes, how it goes on after a kill, and what it refuses."""
+"""The training command, from the command line: what it writes, how it goes on after a kill, and what it refuses."""
 
 import json
 import pathlib
@@ -13,10 +13,10 @@ from experiments.harness import command
 from experiments.train import options as train_settings
 from phantom_jax import Phantom2D, simulate
 from phantom_jax.workloads import read_npz
-from tests.experiments import jobs
+from tests.experiments import commands
 
 SMALL = ("arch.pes=2", "arch.threads=2", "arch.lookahead=9", "arch.inter_balance=false")  # compiles sooner
-FAST = ("fast=true", "checkpoint_every=4", "sparsity=mac_penalty", "sparsity.cycles=0.3", *SMALL)
+FAST = ("fast=true", "data=digits", "checkpoint_every=4", "sparsity=mac_penalty", "sparsity.cycles=0.3", *SMALL)
 STEPS = 30  # an epoch of ten for each phase
 
 
@@ -30,7 +30,7 @@ def results(directory: pathlib.Path) -> dict[str, Any]:
 
 def test_a_run_writes_what_it_found(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = jobs.run_here("train", *FAST, "hydra.run.dir=whole")
+    done = commands.run_here("train", *FAST, "hydra.run.dir=whole")
     assert done.returncode == 0, done.stderr
     check_outputs(tmp_path / "whole", done.stdout)
     check_masks(tmp_path / "whole")
@@ -38,7 +38,7 @@ def test_a_run_writes_what_it_found(tmp_path: pathlib.Path, monkeypatch: pytest.
 
 @pytest.mark.slow
 def test_a_killed_run_comes_to_the_same(tmp_path: pathlib.Path) -> None:
-    done = jobs.run("train", tmp_path, *FAST, "hydra.run.dir=whole")
+    done = commands.run("train", tmp_path, *FAST, "hydra.run.dir=whole")
     assert done.returncode == 0, done.stderr
     check_a_killed_run(tmp_path / "killed", tmp_path / "whole")
 
@@ -81,16 +81,16 @@ def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
     def has_25_lines() -> bool:
         return (directory / "log.jsonl").exists() and len(log_lines(directory)) >= 25
 
-    jobs.kill_when(has_25_lines, "train", above, *FAST, f"hydra.run.dir={run}")
+    commands.kill_when(has_25_lines, "train", above, *FAST, f"hydra.run.dir={run}")
     names = [path.name for path in (directory / "checkpoints").iterdir()]
     newest, older = sorted((int(name) for name in names if name.isdecimal()), reverse=True)[:2]
     for path in (directory / "checkpoints" / str(newest)).rglob("*"):  # as if it had been killed while it wrote
         if path.is_file():
             path.write_bytes(path.read_bytes()[:-3])
-    done = jobs.run("train", above, *FAST, f"resume={run}")
+    done = commands.run("train", above, *FAST, f"resume={run}")
     assert done.returncode == 0, done.stderr
     assert f"checkpoint {newest}" in done.stdout
-    assert f"goes on after step {older} of {STEPS}" in done.stdout
+    assert f"resumes after step {older} of {STEPS}" in done.stdout
     assert [record for record in log(directory) if "step" in record] == [
         record for record in log(expected) if "step" in record
     ]
@@ -104,15 +104,15 @@ def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
 
     # A job of a sweep goes on without being told to, so it refuses likewise.
     sweep = ("--multirun", *FAST, "hydra.sweep.dir=.", f"hydra.sweep.subdir={run}")
-    other = jobs.run("train", above, *sweep, "arch.rows=3", "seed=1")
+    other = commands.run("train", above, *sweep, "arch.rows=3", "seed=1")
     assert other.returncode == 1
     assert "another configuration: arch.rows was 7, now 3; seed was 0, now 1" in other.stderr
     for path in (directory / "checkpoints").rglob("manifest.ocdbt"):
         path.write_bytes(path.read_bytes()[:3])
     files = files_of(directory)
-    again = jobs.run("train", above, *FAST, f"hydra.run.dir={run}")
+    again = commands.run("train", above, *FAST, f"hydra.run.dir={run}")
     assert again.returncode == 1
-    assert "resume=true goes on from them" in again.stderr
+    assert "resume=true resumes from them" in again.stderr
     assert files_of(directory) == files
 
 
@@ -169,7 +169,7 @@ def test_bad_options_are_refused_by_name(overrides: list[str], message: str) -> 
 def test_mistakes_end_in_a_message(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    done = jobs.run_here("train", "data=folder", "data.dir=empty")
+    done = commands.run_here("train", "data=folder", "data.dir=empty")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: data.dir")
     assert "Traceback" not in done.stderr

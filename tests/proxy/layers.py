@@ -25,12 +25,11 @@ def monte_carlo(layer: Layer, arch: Phantom2D, draws: int, seed: int = 0) -> tup
     def draw(array: np.ndarray) -> np.ndarray:
         return rng.random(array.shape) < array if np.issubdtype(array.dtype, np.floating) else array
 
-    cycles = [
-        simulate(
-            dataclasses.replace(layer, weights=draw(layer.weights), activations=draw(layer.activations)), arch
-        ).cycles[0]
+    drawn = [
+        dataclasses.replace(layer, weights=draw(layer.weights), activations=draw(layer.activations))
         for _ in range(draws)
     ]
+    cycles = [one.cycles[0] for one in simulate(drawn, arch).layers]
     return float(np.mean(cycles)), float(np.std(cycles) / draws**0.5)
 
 
@@ -59,7 +58,7 @@ MESH = {
 
 # A layer for each way and row axis, with level-2 balance and without; the code of the others is the same.
 _FAST = {
-    *(("jobs", True), ("segments", True), ("segments", False), ("filters", False)),
+    *(("jobs", True), ("segments", True), ("segments", False), ("filters", True)),
     *(("depthwise", True), ("depthwise", False), ("along chunks, filters", True), ("along chunks, filters", False)),
 }
 KINDS = [

@@ -146,7 +146,8 @@ def test_ablations_meet_the_target_and_resume_as_if_they_had_not_been_stopped(
     assert last == pytest.approx(0.3, rel=0.03)
 
 
-@pytest.mark.parametrize(("method", "cycles"), [(None, None), pytest.param(CycleAware(), 0.2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "cycles"), [(None, None), (CycleAware(), 0.2)])
 def test_activations_become_sparse_and_a_stopped_run_resumes_as_if_it_had_not_been(
     tmp_path: pathlib.Path, method: Method | None, cycles: float | None
 ) -> None:

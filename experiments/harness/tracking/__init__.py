@@ -1,4 +1,4 @@
-"""Tracking of runs: what a job measures, as it measures it, goes to a file of JSON lines and, if wanted, to wandb.
+"""Tracking of runs: what a command measures, as it measures it, goes to a file of JSON lines and, if wanted, to wandb.
 
 A `Tracker` sends everything to its backends. One that fails is told of on stderr and dropped, and the run goes on.
 
@@ -9,7 +9,7 @@ with open_tracker(directory, Identity("train", config), Wandb(), resume_after=re
     tracker.summarize({"accuracy": accuracy})
 ```
 
-`log.jsonl` holds a JSON object on each line, written and flushed at once. The first is the run's identity: `job`,
+`log.jsonl` holds a JSON object on each line, written and flushed at once. The first is the run's identity: `command`,
 `group`, `version` of phantom_jax, `config`. Then come, in the order in which they were told,
 
 - points, `{"step": 3, "loss": 0.5}`;

@@ -42,15 +42,15 @@ class Identity:
     """Which run this is.
 
     Raises:
-        ValueError: `job` or `group` is not valid.
+        ValueError: `command` or `group` is not valid.
     """
 
-    job: str  # what is run, such as "train"
+    command: str  # what is run, such as "train"
     config: Mapping[str, Any]  # all of its settings, as plain values
     group: str | None = None  # what the run belongs to, such as a sweep
 
     def __post_init__(self) -> None:
-        text("job", self.job)
+        text("command", self.command)
         if self.group is not None:
             text("group", self.group)
 

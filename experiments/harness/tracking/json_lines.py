@@ -27,7 +27,7 @@ class JsonLines:
             OSError: It cannot be written.
         """
         first = {
-            "job": identity.job,
+            "command": identity.command,
             "group": identity.group,
             "version": phantom_jax.__version__,
             "config": identity.config,

@@ -125,10 +125,10 @@ class Tracker:
         self._send(lambda backend: backend.close(failed))
         self._backends.clear()
 
-    def _send(self, tell: Callable[[Backend], None]) -> None:
+    def _send(self, call: Callable[[Backend], None]) -> None:
         for name, backend in list(self._backends.items()):
             with self._guarded(name):
-                tell(backend)
+                call(backend)
 
     @contextlib.contextmanager
     def _guarded(self, name: str) -> Iterator[None]:

@@ -71,7 +71,7 @@ class WandbRun:
             name=options.name,
             tags=tuple(options.tags),
             group=identity.group,
-            job_type=identity.job,
+            job_type=identity.command,
             config=dict(identity.config),
             dir=directory,
             id=_identifier(directory / "wandb" / "run_id"),

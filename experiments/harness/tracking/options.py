@@ -1,4 +1,4 @@
-"""Configuration -> tracker, for all jobs."""
+"""Configuration -> tracker, for all commands."""
 
 import pathlib
 from typing import Any
@@ -13,14 +13,14 @@ from phantom_jax.checks import one_of
 _ALIASES = {"": "offline", "dryrun": "offline", "run": "online"}  # of modes; wandb knows the last two
 
 
-def tracked(values: dict[str, Any], job: str, directory: pathlib.Path, resume_after: int | None = None) -> Tracker:
-    """Returns the tracker of a job, for a `with` statement around its work.
+def tracked(values: dict[str, Any], name: str, directory: pathlib.Path, resume_after: int | None = None) -> Tracker:
+    """Returns the tracker of a run, for a `with` statement around its work.
 
     It is the group `tracking` of the configuration that says how. Runs of a multirun are in one group.
 
     Args:
-        values: All options of the job, as plain values.
-        job: Its name.
+        values: All options of the command, as plain values.
+        name: Of the command.
         directory: Where the log goes.
         resume_after: The last step that it has behind it; None if it begins.
 
@@ -41,4 +41,4 @@ def tracked(values: dict[str, Any], job: str, directory: pathlib.Path, resume_af
         mode = options.get("mode", "offline")
         mode = one_of("tracking.mode (WANDB_MODE)", _ALIASES.get(mode, mode), MODES)
         wandb = make(Wandb, options | {"mode": mode}, "tracking")
-    return open_tracker(directory, Identity(job, values, group), wandb, resume_after)
+    return open_tracker(directory, Identity(name, values, group), wandb, resume_after)

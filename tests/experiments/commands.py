@@ -21,7 +21,7 @@ _NO_LOGGING = (
 )  # Hydra would set up that of the tests anew
 
 
-def job_of(preset: str) -> str:
+def command_of(preset: str) -> str:
     """Returns the job that a preset of `conf/experiment` is for: that of the command in its first lines."""
     lines = (ROOT / "conf" / "experiment" / f"{preset}.yaml").read_text().splitlines()
     command = next(line for line in lines if "python -m experiments." in line)
