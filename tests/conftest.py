@@ -47,7 +47,12 @@ _INNER = [
 install_import_hook([name for name in _INNER if name not in _BOUNDARY], "beartype.beartype")
 
 hypothesis.settings.register_profile(
-    "default", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "default",
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.register_profile("explore", parent=hypothesis.settings.get_profile("default"), derandomize=False)
 hypothesis.settings.load_profile("default")

@@ -121,7 +121,7 @@ def product_of_masks(layer: Layer) -> np.ndarray:
 
 
 @pytest.mark.parametrize("arch", [Phantom2D(), Phantom2D(rows=3, cols=2, pes=2, threads=4, lookahead=5)])
-@pytest.mark.parametrize("selector", ["in_order", "out_of_order"])
+@pytest.mark.parametrize("selector", [pytest.param("in_order", marks=pytest.mark.slow), "out_of_order"])
 def test_masks_of_ones_take_the_dense_cycles(arch: Phantom2D, selector: str) -> None:
     arch = Phantom2D(arch.rows, arch.cols, arch.pes, arch.threads, arch.lookahead, selector)
     slots = arch.slots

@@ -59,7 +59,7 @@ def test_bad_runs(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) ->
     (tmp_path / "broken/results.json").write_text('{"layers": ')
     for bad, message in [
         (str(tmp_path), "must be an output directory with results.json: No such file"),
-        (str(tmp_path / "broken"), "must be results of the main command in JSON"),
+        (str(tmp_path / "broken"), "must be results of experiments.simulate in JSON"),
         (old, "must be results of schema version 1, got version 0"),
     ]:
         with pytest.raises(SystemExit, match=message):

@@ -181,6 +181,7 @@ def test_results_of_names_with_brackets(tmp_path: pathlib.Path, monkeypatch: pyt
     assert "Note: masks.npz: ignored 1 unknown arrays: [/y]" in done.stdout
 
 
+@pytest.mark.slow
 def test_full_errors_can_be_had(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     done = run(tmp_path, "arch.rows=0")

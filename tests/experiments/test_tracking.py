@@ -251,7 +251,7 @@ def test_an_interruption_passes_through(tmp_path: pathlib.Path, fails: str) -> N
         (lambda t: t.artifact("a", "masks.npz", "b"), "path must be the pathlib.Path of a file, got 'masks.npz'."),
         (lambda t: t.artifact("a", pathlib.Path(__file__), ""), "kind must be of 1 to 128 letters"),
         (lambda _: Tracker({}, resume_after=-1), "resume_after must be a non-negative integer, got -1."),
-        (lambda _: Identity("", {}), "job must be a text of 1 to 128 characters, got ''."),
+        (lambda _: Identity("", {}), "command must be a text of 1 to 128 characters, got ''."),
         (lambda _: Identity("a", {}, group=""), "group must be a text of 1 to 128 characters, got ''."),
         (lambda _: Wandb(mode="foo"), "mode must be one of online, offline, disabled, got 'foo'."),
         (lambda _: Wandb(project="a/b"), "project must be a text without any of / \\ # ? % :, got 'a/b'."),
@@ -457,6 +457,7 @@ def test_a_run_that_goes_on_finds_its_group(tmp_path: pathlib.Path) -> None:
     assert logged_group(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_without_wandb_runs_go_on(tmp_path: pathlib.Path, masks: list[str]) -> None:
     (tmp_path / "shadow").mkdir()
     (tmp_path / "shadow/wandb.py").write_text("raise ImportError('no wandb here')")

@@ -34,7 +34,7 @@ def cycles(layer: Layer, activations: np.ndarray) -> float:
     return float(expected_cycles_from(of, [jnp.asarray(layer.weights)]).sum())
 
 
-FAST = ("groups", "along chunks")
+FAST = ("one chunk for each channel", "along chunks")
 
 
 @pytest.mark.parametrize(

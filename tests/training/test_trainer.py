@@ -93,7 +93,9 @@ def test_a_stopped_run_resumes_as_if_it_had_not_been(tmp_path: pathlib.Path, sto
     assert sorted(log.points) == list(range(1, 25))
 
 
-@pytest.mark.parametrize(("stop", "first"), [(10, 0), (13, 2)])  # after the first and the second calibration
+@pytest.mark.parametrize(
+    ("stop", "first"), [pytest.param(10, 0, marks=pytest.mark.slow), (13, 2)]
+)  # after the first and the second calibration
 def test_each_calibration_sees_other_images(tmp_path: pathlib.Path, stop: int, first: int) -> None:
     trainer, _ = _run(_settings(CycleAware(), cycles=0.2), tmp_path, stop)
     arrays, _ = trainer.snapshot()
