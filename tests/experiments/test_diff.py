@@ -65,7 +65,7 @@ def test_bad_runs(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) ->
         with pytest.raises(SystemExit, match=message):
             diff.main([good, bad])
     (tmp_path / "broken/results.json").write_text('{"schema_version": 1, "layers": [{}]}')
-    with pytest.raises(SystemExit, match="must hold whole results of the main command"):
+    with pytest.raises(SystemExit, match="must hold whole results of simulate"):
         diff.main([good, str(tmp_path / "broken")])
     with pytest.raises(SystemExit):
         diff.main([good])

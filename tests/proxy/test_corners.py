@@ -52,6 +52,17 @@ def test_probable_activations_of_0_and_1_and_traced_masks_are_exact(arch: Phanto
     np.testing.assert_allclose(traced(probable)[0], exact, rtol=1e-5)
 
 
+def test_kernels_that_are_sampled_are_exact_on_masks() -> None:
+    rng = np.random.default_rng(3)
+    arch = Phantom2D(rows=1, cols=1, pes=2, threads=9, lookahead=8)
+    layer = Layer.conv((rng.random((3, 3, 4, 6)) < 0.4).astype(np.float32), rng.random((1, 8, 8, 4)) < 0.6)
+    calibration = calibrate(layer, arch)
+    assert calibration.layers[0].plan.way == "samples"
+    value, gradient = jax.value_and_grad(lambda weights: expected_cycles_from(calibration, [weights])[0])(layer.weights)
+    np.testing.assert_allclose(value, simulate(layer, arch).cycles[0], rtol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
 def test_integers_are_masks_whatever_their_values() -> None:
     rng = np.random.default_rng(0)
     layer = Layer.conv(rng.integers(-1, 2, (3, 3, 4, 8)), rng.integers(0, 3, (2, 6, 6, 4)))
