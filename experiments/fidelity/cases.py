@@ -47,7 +47,7 @@ class GradientCase:
     """Slopes along blocks of weights: the proxy's, and finite differences of the exact mean.
 
     Nearly all slopes have one sign, so cosines are high by themselves. The centered ones, of slopes less their mean,
-    say whether blocks are told apart.
+    say whether the proxy distinguishes blocks.
     """
 
     study: ClassVar[str] = "gradient"

@@ -33,7 +33,7 @@ def resume(path: pathlib.Path, how: Mapping[str, Any], read: Callable[[dict[str,
         different = differences(first, how)
         cases = [read(record) for record in records]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} must hold cases of this job, a JSON object on each line: {error!r}.") from error
+        raise ValueError(f"{path} must hold cases of this command, a JSON object on each line: {error!r}.") from error
     if different:
         raise ValueError(
             f"{path} holds cases that were measured with other settings: {'; '.join(different)}. Set these as they "
@@ -86,9 +86,9 @@ def collect(
                 cases.append(found)
             bar.advance(task)
     if failed:
-        told = "".join(f"\n  {describe(key)}: {command.text_of(error)}" for key, error in failed)
+        reasons = "".join(f"\n  {describe(key)}: {command.text_of(error)}" for key, error in failed)
         raise ValueError(
             f"{len(failed)} of {len(planned)} cases failed, so there is no summary. The others are kept in {path}, and "
-            f"the command measures only these if it is started again in this directory:{told}"
+            f"the command measures only these if it is started again in this directory:{reasons}"
         ) from failed[0][1]
     return cases

@@ -1,4 +1,4 @@
-"""What a training run told, as figures. Nothing is computed here.
+"""What a training run logged, as figures. Nothing is computed here.
 
 Matplotlib is needed for this module, which the package does not import by itself.
 """
@@ -20,18 +20,18 @@ def progress(points: Sequence[Mapping[str, Any]], ends: Mapping[str, int]) -> ma
     """Returns loss, accuracy, density and cycles over the steps of a run.
 
     Args:
-        points: What the run told of each step, with the step as `step`.
+        points: What the run logged of each step, with the step as `step`.
         ends: The last step of each phase.
     """
     figure = matplotlib.figure.Figure(figsize=(9.0, 8.0), layout="constrained")
     rows = figure.subplots(len(_SERIES), 1, sharex=True)
     for axes, (label, names) in zip(rows, _SERIES, strict=True):
         for name, color in names.items():
-            told = [(point["step"], point[name]) for point in points if point.get(name) is not None]
-            if not told:
+            logged = [(point["step"], point[name]) for point in points if point.get(name) is not None]
+            if not logged:
                 continue
             style = "D" if name == "exact_cycles" else "-"
-            axes.plot(*zip(*told, strict=True), style, color=color, markersize=4, label=name.replace("_", " "))
+            axes.plot(*zip(*logged, strict=True), style, color=color, markersize=4, label=name.replace("_", " "))
         if len(names) > 1 and axes.lines:
             axes.legend(frameon=False, fontsize="small")
         axes.set_ylabel(label)

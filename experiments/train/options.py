@@ -33,7 +33,7 @@ OF_TRAINING = tuple(field.name for field in dataclasses.fields(Settings) if fiel
 _OPTIONS = (*OF_TRAINING, "evaluated_images", "saved_images", "checkpoint_every", "resume", "fast")
 _MAY_DIFFER = ("evaluated_images", "saved_images", "checkpoint_every")  # when a run resumes
 _OF_DATA = ("name", "dir", "size", "fold", "folds", "validation", "shift", "flip")
-CLOSE = 0.03  # to the target of cycles, or it is told
+CLOSE = 0.03  # to the target of cycles, else a note says so
 _FAST_IMAGES, _FAST_BATCH, _FAST_COUNTED = 320, 32, 8
 _FAST_MODELS: dict[str, dict[str, Any]] = {
     "vgg_small": {"stages": [[8], [16]]},

@@ -15,7 +15,7 @@ from phantom_jax.layer import Layer
 from phantom_jax.proxy import Calibration, calibrate, expected_cycles_from
 from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
 
-_TAKEN = 0.25  # of a channel's ones: what is saved without them says what they cost
+_REMOVED = 0.25  # of a channel's ones: what is saved without them says what they cost
 _CERTAIN = 0.98  # probability of weights that are certain to stay; cores that are tied have no slope
 
 
@@ -97,7 +97,7 @@ def _some(ones: np.ndarray) -> np.ndarray:
     """Returns a random quarter of each channel's ones, rounded up, always the same."""
     rows = ones.reshape(-1, ones.shape[-1])
     order = np.where(rows, np.random.default_rng(0).random(rows.shape), 1).argsort(0).argsort(0)
-    return (rows & (order < np.ceil(_TAKEN * rows.sum(0)))).reshape(ones.shape)
+    return (rows & (order < np.ceil(_REMOVED * rows.sum(0)))).reshape(ones.shape)
 
 
 def _chunks(layer: Layer, arch: Phantom2D) -> tuple[np.ndarray, np.ndarray]:

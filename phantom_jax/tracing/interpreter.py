@@ -41,7 +41,7 @@ def trace(fn: Callable[..., Any], *args: Any) -> Traced:
     filters (a vector on the right makes one filter). `jax.vmap` over the first axis of images makes that axis B.
 
     Calls (`jit`, `checkpoint`, custom derivatives, ...) are looked into, `cond` takes the branch that runs, and each
-    step of a `scan` gives layers of its own. What makes no layer is listed in `skipped` and told in a warning:
+    step of a `scan` gives layers of its own. What makes no layer is listed in `skipped` and in a warning:
     contractions with batch axes, as in attention; those that `Layer` refuses; those in a `while` loop or another
     primitive that is run as a whole, such as `pallas_call`; calls of what JAX cannot see into, such as callbacks.
 

@@ -11,7 +11,7 @@ import numpy as np
 from phantom_jax.layer import Layer
 
 KeyPath = tuple[Any, ...]  # as in `jax.tree_util`
-_TOLD = 8  # of what is skipped, by the warning
+_MOST_LISTED = 8  # of what is skipped, in the warning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +94,10 @@ class Findings:
     def traced(self, outputs: Any) -> Traced:
         """Returns what was found; warns of what was skipped, in the name of who called the caller."""
         if self._skipped:
-            told = [f"\n  {skipped}" for skipped in self._skipped[:_TOLD]]
-            rest = len(self._skipped) - len(told)
+            listed = [f"\n  {skipped}" for skipped in self._skipped[:_MOST_LISTED]]
+            rest = len(self._skipped) - len(listed)
             more = f"\n  and {rest} more, see .skipped" if rest else ""
-            warnings.warn(f"what makes no layer is left out:{''.join(told)}{more}", stacklevel=3)
+            warnings.warn(f"what makes no layer is left out:{''.join(listed)}{more}", stacklevel=3)
         return Traced(tuple(self._layers), tuple(self._sources), tuple(self._skipped), outputs)
 
 

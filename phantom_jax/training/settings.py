@@ -1,7 +1,4 @@
-"""What a training run is made of: phases, a method, a target.
-
-Messages name an option as a command knows it: `phases.dense.epochs` is `dense.epochs` of `Settings`.
-"""
+"""What a training run is made of: phases, a method, a target."""
 
 import dataclasses
 import math
@@ -72,13 +69,13 @@ class Settings:
         number("weight_decay", self.weight_decay, "a number of 0 or more", lambda value: 0 <= value < math.inf)
         number("ramp", self.ramp, "a number from 0 to 1", lambda value: 0 <= value <= 1)
         for name in ("logit_rate", "penalty"):
-            number(f"{name}", getattr(self, name), "a positive number", _is_positive)
+            number(name, getattr(self, name), "a positive number", _is_positive)
         for name in ("gain", "damping", "activation_penalty"):
-            number(f"{name}", getattr(self, name), "a number of 0 or more", lambda value: 0 <= value < math.inf)
+            number(name, getattr(self, name), "a number of 0 or more", lambda value: 0 <= value < math.inf)
         for name in ("cycles", "density"):
             if getattr(self, name) is not None:
                 share = "a number above 0 and at most 1, or null"
-                number(f"{name}", getattr(self, name), share, lambda value: 0 < value <= 1)
+                number(name, getattr(self, name), share, lambda value: 0 < value <= 1)
         targets = (self.cycles is not None) + (self.density is not None)
         if self.method is None or self.method.is_fixed:
             if targets:
@@ -109,7 +106,7 @@ class Settings:
         return getattr(self, phase).epochs * per_epoch
 
     def check_images(self, count: int) -> None:
-        """Checks the settings for so many training images.
+        """Checks the settings for a number of training images.
 
         Raises:
             ValueError: There are fewer than one batch.
@@ -130,7 +127,7 @@ class Settings:
         return dataclasses.replace(self, method=method, cycles=cycles, density=None, seed=0, ramp=0.0, **counts)
 
     def weights_optimizer(self, phase: str, steps: int) -> optax.GradientTransformation:
-        """Returns the optimizer of weights for a phase of so many steps."""
+        """Returns the optimizer of weights for a phase of that many steps."""
         rate = getattr(self, phase).learning_rate
         schedule = rate if phase == "sparse" else optax.cosine_decay_schedule(rate, max(steps, 1))
         return _OPTIMIZERS[self.optimizer](schedule, self.weight_decay)

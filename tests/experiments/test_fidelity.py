@@ -202,7 +202,7 @@ def test_masks_that_cannot_be_read_are_refused() -> None:
 def test_other_files_of_that_name_are_refused(tmp_path: pathlib.Path, text: str) -> None:
     path = tmp_path / "cases.jsonl"
     path.write_text(text)
-    with pytest.raises(ValueError, match="must hold cases of this job"):
+    with pytest.raises(ValueError, match="must hold cases of this command"):
         fidelity_cases.resume(path, {"draws": 2})
     assert path.read_text() == text
 

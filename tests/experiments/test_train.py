@@ -1,4 +1,4 @@
-"""The training command, from the command line: what it writes, how it goes on after a kill, and what it refuses."""
+"""The training command, from the command line: what it writes, how it resumes after a kill, and what it refuses."""
 
 import json
 import pathlib
@@ -79,7 +79,7 @@ def check_masks(directory: pathlib.Path) -> None:
 
 
 def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
-    """It passes a damaged checkpoint over, goes on, and comes to the same end; another configuration is refused."""
+    """It skips a damaged checkpoint, resumes, and comes to the same end; another configuration is refused."""
     above, run = directory.parent, directory.name
 
     def has_25_lines() -> bool:
@@ -106,7 +106,7 @@ def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
     for name in ("phases", "test", "layers"):
         assert found[name] == wanted[name]
 
-    # A job of a sweep goes on without being told to, so it refuses likewise.
+    # A run of a sweep resumes without being asked to, so it refuses likewise.
     sweep = ("--multirun", *LEARNING, "hydra.sweep.dir=.", f"hydra.sweep.subdir={run}")
     other = commands.run("train", above, *sweep, "arch.rows=3", "seed=1")
     assert other.returncode == 1

@@ -1,6 +1,6 @@
 """Tracking of runs: what a command measures, as it measures it, goes to a file of JSON lines and, if wanted, to wandb.
 
-A `Tracker` sends everything to its backends. One that fails is told of on stderr and dropped, and the run goes on.
+A `Tracker` sends everything to its backends. One that fails is reported on stderr and dropped, and the run continues.
 
 ```python
 with open_tracker(directory, Identity("train", config), Wandb(), resume_after=restored_step) as tracker:
@@ -10,7 +10,7 @@ with open_tracker(directory, Identity("train", config), Wandb(), resume_after=re
 ```
 
 `log.jsonl` holds a JSON object on each line, written and flushed at once. The first is the run's identity: `command`,
-`group`, `version` of phantom_jax, `config`. Then come, in the order in which they were told,
+`group`, `version` of phantom_jax, `config`. Then come, in the order in which they were logged,
 
 - points, `{"step": 3, "loss": 0.5}`;
 - `{"summary": {NAME: VALUE}}`, `{"table": NAME, "rows": [{COLUMN: CELL}]}`, `{"figure": NAME, "file": PATH}` and

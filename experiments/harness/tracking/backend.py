@@ -10,7 +10,7 @@ Row = Mapping[str, Any]  # a cell is a value, or a list of cells
 
 
 class Backend(Protocol):
-    """Where a tracker sends what it is told. Arguments have been checked, and values are Python's own."""
+    """Where a tracker sends what is logged. Arguments have been checked, and values are Python's own."""
 
     def log(self, values: Mapping[str, Value], step: int) -> None:
         """Takes a point of series. Steps never go back."""

@@ -15,7 +15,7 @@ class JsonLines:
     """A file of JSON lines."""
 
     def __init__(self, path: pathlib.Path, identity: Identity, resume_after: int | None) -> None:
-        """Begins a file, or goes on with one.
+        """Begins a file, or continues one.
 
         Args:
             path: The file.
@@ -23,7 +23,7 @@ class JsonLines:
             resume_after: The last step whose points are kept; None to keep nothing.
 
         Raises:
-            ValueError: The file to go on with is damaged, other than in an unfinished last line.
+            ValueError: The file to continue is damaged, other than in an unfinished last line.
             OSError: It cannot be written.
         """
         first = {

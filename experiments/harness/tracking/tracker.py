@@ -1,4 +1,4 @@
-"""The tracker: checks what a run tells, and sends it to backends that may fail without harm to the run."""
+"""The tracker: checks what a run logs, and sends it to backends that may fail without harm to the run."""
 
 import contextlib
 import functools
@@ -16,9 +16,9 @@ from phantom_jax.checks import integer
 
 
 class Tracker:
-    """Sends what a run tells to all backends; used in a `with` statement, which ends the run.
+    """Sends what a run logs to all backends; used in a `with` statement, which ends the run.
 
-    A backend that raises an exception, be it on being opened, is told of on stderr and dropped: it never stops the run.
+    A backend that raises an exception, even on being opened, is noted on stderr and dropped: it never stops the run.
     Mistakes of the caller are raised, and reach no backend.
     """
 
@@ -148,8 +148,8 @@ def open_tracker(
 ) -> Tracker:
     """Returns a tracker that writes `log.jsonl` and, if wanted, keeps a run with wandb.
 
-    Where the directory holds an earlier run, its log begins anew or, with `resume_after`, goes on: points up to that
-    step stay; later ones and what has no step are dropped, as the run tells them again, and so is a line that was not
+    Where the directory holds an earlier run, its log begins anew or, with `resume_after`, continues: points up to that
+    step stay; later ones and what has no step are dropped, as the run logs them again, and so is a line that was not
     finished. What was logged is in the file even if the process is killed thereafter. So if a run logs each step before
     it saves the step's checkpoint, and resumes after the step that it restored, the log has every step exactly once.
     With wandb, the run keeps its identifier, but may lack the last points before a process was killed, which wandb

@@ -48,7 +48,7 @@ class WandbRun:
     """A run of wandb, with its files in `wandb/` of a directory."""
 
     def __init__(self, directory: pathlib.Path, identity: Identity, options: Wandb) -> None:
-        """Starts a run, or goes on with the one that the directory holds.
+        """Starts a run, or resumes the one that the directory holds.
 
         Args:
             directory: Where to.

@@ -96,5 +96,5 @@ class Drawn:
 
     @property
     def followed(self) -> Float[Array, "filters *jobs"]:
-        """The loads that schedules follow: rounded, so that what would be equal integers is not told apart."""
+        """The loads that schedules follow: rounded, so that what would be equal integers stays equal."""
         return jax.lax.stop_gradient(jnp.round(self.load / _QUANTUM) * _QUANTUM)

@@ -20,7 +20,7 @@ def from_onnx(path: "str | os.PathLike[str] | onnx.ModelProto", inputs: ArrayLik
     `Conv` and `ConvTranspose` of one to three spatial axes, `Gemm` and `MatMul` make layers where their right operand
     is a constant: an initializer, or computed from initializers alone (dequantized, transposed). Activations are what
     onnxruntime computes for the inputs. The first axis of what a `MatMul` reads is the images B, the others before the
-    last are flattened to positions Q. Whatever else contracts is listed in `skipped` and told in a warning: products
+    last are flattened to positions Q. Whatever else contracts is listed in `skipped` and in a warning: products
     of two activations, quantized operators, recurrent layers, what is in the body of an `If`, `Loop` or `Scan`.
 
     Names are those of the nodes (of their outputs, where nodes have none), made unique by `#2`. A source is
