@@ -94,10 +94,11 @@ def test_all_launchers_give_the_same_beside_a_run_that_fails(
         else:
             done = commands.run("simulate", tmp_path, *SWEEP, *options, *swept, environment=environment)
     assert done.returncode == 1, done.stderr
+    stderr = re.sub(r"^\x1b\[36m\(_run_job.*\n", "", done.stderr, flags=re.MULTILINE)  # Ray's echo may come last
     assert re.search(
         r"1 run failed:\n  #1 .*arch.rows=0 .*: arch.rows must be a positive integer, got 0.\n"
         rf"These alone run again with:\n  .* hydra.sweep.dir={re.escape(str(tmp_path / 'sweep'))}\n$",
-        done.stderr,
+        stderr,
     )
     assert "Traceback" not in done.stderr
     (report,) = tmp_path.rglob("error.txt")
