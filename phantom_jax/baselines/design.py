@@ -159,6 +159,11 @@ def nearest_array(published: tuple[int, int], per_cell: int, multipliers: int) -
     return min(candidates, key=lambda sides: (*distance(sides), sides))
 
 
+def is_depthwise(layer: Layer) -> bool:
+    """Returns whether each of several groups of a layer has one channel."""
+    return layer.weights.shape[-2] == 1 and layer.feature_group_count > 1
+
+
 def all_ones(layer: Layer) -> Layer:
     """Returns one image of a layer without zeros, but for those that padding and dilation insert."""
     return dataclasses.replace(

@@ -5,9 +5,9 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
-from phantom_jax.baselines.design import Count, Design, nearest_array, tap_windows
+from phantom_jax.baselines.design import Count, Design, all_ones, is_depthwise, nearest_array, tap_windows
 from phantom_jax.checks import one_of
 from phantom_jax.exact import cut_segments
 from phantom_jax.layer import Layer, nonzero
@@ -31,13 +31,15 @@ class EyerissV2(Design):
     """Eyeriss v2 (Chen et al., JETCAS 2019, arXiv:1807.07928).
 
     The paper states: 16 clusters of 12 PEs, two MACs per cycle and PE; weights and activations compressed, a PE skips
-    zeros of both; room for 192 weights and for the partial sums of 32 filters per PE; a flexible network that lets
-    layers of any shape be spread over the PEs along filters, positions, channels and groups. As a whole it states
-    1470.6 inferences/s of a sparse MobileNetV1 of half width at 128x128 and 200 MHz, about 136,000 cycles.
+    zeros of both, except in depthwise layers, whose compressed format leaves nothing to skip; room for 192 weights and
+    for the partial sums of 32 filters per PE; a flexible network that lets layers of any shape be spread over the PEs
+    along filters, positions, channels and groups. As a whole it states 1470.6 inferences/s of a sparse
+    MobileNetV1 of half width at 128x128 and 200 MHz, about 136,000 cycles.
 
     SPEC 9 fixes what one PE takes: over its channels and kernel elements, the sum of non-zero activations (as often as
-    its output positions meet them) times ceil(non-zero weights / `macs_per_pe`). Beyond SPEC 9, this model defines how
-    layers are spread:
+    its output positions meet them) times ceil(non-zero weights / `macs_per_pe`). In depthwise layers every activation
+    and weight counts as non-zero; what padding and input dilation insert is no activation. Beyond SPEC 9, this model
+    defines that a layer is depthwise if its groups have one channel and there are several, and how layers are spread:
 
     - Each PE has a range of groups, a range of their filters, a range of output positions in row-major order and a
       range of their channels, with all kernel elements. Ranges of an axis are as equal as can be. No PE has two.
@@ -49,8 +51,9 @@ class EyerissV2(Design):
       there are. Of equals, the ones with the fewest PEs are taken, then the fewest ranges of filters, of channels, of
       positions. They do not depend on the masks.
 
-    The stack: `effectual`; `fragmentation`, MACs of a PE that the last weights of an activation leave empty;
-    `inter_pe`, PEs that wait for the slowest; `idle`, PEs that the ranges leave out.
+    The stack: `effectual`; `ineffectual`, MACs of depthwise layers with a zero operand; `fragmentation`, MACs of a PE
+    that the last weights of an activation leave empty; `inter_pe`, PEs that wait for the slowest; `idle`,
+    PEs that the ranges leave out.
 
     Every layer counts as supported: convolutions of any stride, depthwise and fully connected layers are the paper's.
 
@@ -106,21 +109,26 @@ class EyerissV2(Design):
 
     def counter(self, layer: Layer) -> Callable[[int], Count]:
         """Returns what counts an image of a layer."""
-        mapping = self._map(layer)
-        walks = self._walks(layer, mapping)
+        mapping, skips = self._map(layer), not is_depthwise(layer)
+        walked = layer if skips else all_ones(layer)
+        weights = kernel_matrix(nonzero(walked.weights), layer.feature_group_count)  # [groups, pairs, filters]
+        walks = self._walks(weights, mapping)
 
         def count(image: int) -> Count:
-            passes = self._passes(layer, image, mapping, walks)
+            met = _met(walked, image if skips else 0, mapping)
+            passes = self._passes(layer, met, mapping, walks)
+            macs = int((met.sum(-1) * np.count_nonzero(weights, axis=-1)).sum())
             units = passes if self.barrier == "pass" else passes.sum(0, keepdims=True)
             cycles, worked = int(units.max(1).sum()), int(passes.sum())
             return Count(
                 cycles,
                 {
-                    "fragmentation": worked * self.macs_per_pe,
+                    "ineffectual": macs,
+                    "fragmentation": worked * self.macs_per_pe - macs,
                     "inter_pe": (cycles * passes.shape[1] - worked) * self.macs_per_pe,
                     "idle": cycles * (self.pes - passes.shape[1]) * self.macs_per_pe,
                 },
-                effectual_in="fragmentation",
+                effectual_in="ineffectual",
             )
 
         return count
@@ -140,9 +148,10 @@ class EyerissV2(Design):
         best = min(_ranges(sizes, self.pes), key=cost)
         return _Mapping(*(cut_segments(size, parts) for size, parts in zip(sizes, best, strict=True)))
 
-    def _walks(self, layer: Layer, mapping: _Mapping) -> Int64[np.ndarray, "groups pairs filter_ranges blocks"]:
+    def _walks(
+        self, weights: Bool[np.ndarray, "groups pairs filters"], mapping: _Mapping
+    ) -> Int64[np.ndarray, "groups pairs filter_ranges blocks"]:
         """Returns the cycles that one non-zero activation takes at each pair of channel and kernel element."""
-        weights = kernel_matrix(nonzero(layer.weights), layer.feature_group_count)  # [groups, pairs, filters]
         blocks = max(-(-(stop - start) // self.psums) for start, stop in mapping.filters)
         walks = np.zeros((*weights.shape[:2], len(mapping.filters), blocks), np.int64)
         for index, (start, stop) in enumerate(mapping.filters):
@@ -154,12 +163,11 @@ class EyerissV2(Design):
     def _passes(
         self,
         layer: Layer,
-        image: int,
+        met: Int64[np.ndarray, "groups pairs position_ranges"],
         mapping: _Mapping,
         walks: Int64[np.ndarray, "groups pairs filter_ranges blocks"],
     ) -> Int64[np.ndarray, "passes pes"]:
         """Returns the cycles of each PE that has ranges, in each pass."""
-        met = _met(layer, image, mapping)
         taps = met.shape[1] // layer.weights.shape[-2]
         filters, blocks = walks.shape[2:]
         at_once = max(1, self.weights // min(self.psums, -(-layer.filters // len(walks) // filters)))

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from phantom_jax.baselines import banks
-from phantom_jax.baselines.design import Count, Design, grouped_weights, nearest_array
+from phantom_jax.baselines.design import Count, Design, grouped_weights, is_depthwise, nearest_array
 from phantom_jax.checks import integer, one_of
 from phantom_jax.layer import Layer, nonzero
 from phantom_jax.windows import kernel_index, pad_spatial
@@ -48,9 +48,9 @@ class SCNN(Design):
       filter per group, if its groups have one channel and there are several.
     - Kernel dilation changes where products fall, input dilation adds zeros to the plane. A plane of one axis has a
       second one of length 1. Planes of three axes have no rule.
-    - Fully connected: PE p has filters floor(p * K / PEs) up to floor((p + 1) * K / PEs). With more than `accumulators`
-      per PE, they run in groups of PEs * `accumulators` filters. Positions run one after the other; at the end of each,
-      or of each activation with `barrier="channel"`, PEs wait for each other.
+    - Fully connected: PE p has filters floor(p * K / PEs) up to floor((p + 1) * K / PEs), however many
+      accumulators that takes. Positions run one after the other; at the end of each, or of each activation with
+      `barrier="channel"`, PEs wait for each other.
 
     The published design does not support strides other than 1 and fully connected layers (by the abstract of
     arXiv:2111.05002), and dilated ones are not mentioned.
@@ -164,8 +164,7 @@ class _Convolution:
         kernel = weights.shape[:-3]
         channels, groups, filters = weights.shape[-3:]
         tile = math.prod(-(-size // side) for size, side in zip(self._plane, design.pe_grid, strict=True))
-        is_depthwise = channels == 1 and groups > 1
-        at_once = 1 if is_depthwise else max(1, design.accumulators // tile)
+        at_once = 1 if is_depthwise(layer) else max(1, design.accumulators // tile)
         self._starts = np.arange(0, filters, at_once)
         self._taps = []  # place in the kernel, dilation included, and weights [Cin, filters of a group]
         for tap in range(math.prod(kernel)):
@@ -257,44 +256,37 @@ class _Product:
     def __init__(self, design: SCNN, layer: Layer) -> None:
         self._design, self._layer = design, layer
         mask = nonzero(layer.weights)
-        self._weights, self._steps, self._cycles = [], [], []  # of each filter group, [Cin, PEs]
-        for first in range(0, layer.filters, design.pes * design.accumulators):
-            filters = mask[:, first : first + design.pes * design.accumulators]
-            bounds = [pe * filters.shape[1] // design.pes for pe in range(design.pes + 1)]
-            sums = np.concatenate([np.zeros((len(mask), 1), np.int64), np.cumsum(filters, axis=1, dtype=np.int64)], 1)
-            self._weights.append(np.diff(sums[:, bounds], axis=1))
-            self._steps.append(-(-self._weights[-1] // design.weights_per_step))
-            conflicts = design.bank_conflicts
-            self._cycles.append(self._bank_cycles(filters, first, bounds) if conflicts else self._steps[-1])
+        bounds = [pe * layer.filters // design.pes for pe in range(design.pes + 1)]
+        sums = np.concatenate([np.zeros((len(mask), 1), np.int64), np.cumsum(mask, axis=1, dtype=np.int64)], 1)
+        self._weights = np.diff(sums[:, bounds], axis=1)  # non-zero ones of each PE, [Cin, PEs]
+        self._steps = -(-self._weights // design.weights_per_step)
+        self._cycles = self._bank_cycles(mask, bounds) if design.bank_conflicts else self._steps
 
     def run(self, image: int) -> _Work:
         """Runs one image."""
-        design = self._design
         positions = nonzero(self._layer.activations[image]).reshape(-1, self._layer.weights.shape[0])
         met = np.count_nonzero(positions, axis=0)
-        units = []
-        for cycles in self._cycles:
-            for mask in positions:
-                units.append(cycles[mask].sum(0)[None] if design.barrier == "group" else cycles[mask])
+        by_position = self._design.barrier == "group"
+        units = [self._cycles[mask].sum(0)[None] if by_position else self._cycles[mask] for mask in positions]
         return _Work(
             cycles=np.concatenate(units),
-            steps=sum(int(met @ each.sum(1)) for each in self._steps),
-            products=sum(int(met @ each.sum(1)) for each in self._weights),
+            steps=int(met @ self._steps.sum(1)),
+            products=int(met @ self._weights.sum(1)),
         )
 
     def _bank_cycles(
-        self, filters: Bool[np.ndarray, "channels filters"], first: int, bounds: list[int]
+        self, mask: Bool[np.ndarray, "channels filters"], bounds: list[int]
     ) -> Int64[np.ndarray, "channels pes"]:
         """Returns the cycles of one activation with their conflicts; all products have the output coordinate 0, 0."""
         design = self._design
-        channel, number = np.nonzero(filters)
+        channel, number = np.nonzero(mask)
         owner = np.searchsorted(bounds, number, "right") - 1
-        at = np.stack([np.zeros_like(number), np.zeros_like(number), first + number], 1)
+        at = np.stack([np.zeros_like(number), np.zeros_like(number), number], 1)
         weights = banks.deal(channel, owner, at, design.weights_per_step, _OUTSIDE)
-        channels = np.arange(len(filters))
-        single = np.zeros((len(filters), 2), np.int64)
+        channels = np.arange(len(mask))
+        single = np.zeros((len(mask), 2), np.int64)
         activations = banks.deal(channels, np.zeros_like(channels), single, design.activations_per_step, -_OUTSIDE)
-        counts = (len(filters), 1, design.pes)
+        counts = (len(mask), 1, design.pes)
         return banks.step_cycles(activations, weights, counts, (1, 1), design.banks)[:, 0]
 
 

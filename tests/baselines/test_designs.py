@@ -20,7 +20,7 @@ SCNNS = (
     SCNN(),
     SCNN(barrier="channel", bank_conflicts=True, accumulators=6144),
     SCNN(bank_conflicts=True, pe_grid=(2, 3), accumulators=16),
-    SCNN(barrier="channel", pe_grid=(3, 1), weights_per_step=2, activations_per_step=3, accumulators=5),
+    SCNN(barrier="channel", pe_grid=(3, 1), weights_per_step=2, activations_per_step=3, accumulators=2),
     SCNN(bank_conflicts=True, pe_grid=(1, 2), weights_per_step=3, activations_per_step=1, banks=7),
 )
 SPARTENS = (

@@ -1,5 +1,6 @@
 """The baselines against what was published about them: exactly where it can be, else within stated bounds."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -72,3 +73,39 @@ def test_regimes_of_sparten_by_hand() -> None:
     in_order = SparTen(clusters=1, units=2, chunk=2, greedy_balance=False).simulate(layer)
     assert in_order.cycles.tolist() == [max(4, 4) + max(3, 3)]
     assert balanced.layers[0].stack["bubble"].tolist() == [14 - 6]
+
+
+def test_eyeriss_v2_skips_nothing_of_depthwise_layers() -> None:
+    """One PE, two channels of 2 x 2 inputs and two filters each, kernels of 2 x 1 that leave one row of outputs."""
+    weights, activations = np.zeros((2, 1, 1, 4), bool), np.zeros((1, 2, 2, 2), bool)
+    weights[0, 0, 0, 0] = activations[0, 0, 0, 0] = True
+    layer = Layer.conv(weights, activations, padding="VALID", feature_group_count=2)
+    report = EyerissV2(clusters=1, pes_per_cluster=1).simulate(layer).layers[0]
+    # Each of 2 channels has 2 kernel elements, which meet an activation at 2 positions; its 2 weights take a cycle.
+    assert report.cycles.tolist() == [2 * 2 * 2 * 1]
+    assert report.cycles[0] == report.dense_cycles
+    assert {part: int(slots[0]) for part, slots in report.stack.items()} == {
+        "effectual": 1,
+        "ineffectual": 2 * 2 * 2 * 2 - 1,
+        "fragmentation": 0,
+        "inter_pe": 0,
+        "idle": 0,
+    }
+    # What padding inserts is no activation: of 3 x 3 kernels on 2 x 2 inputs, 4 of 9 elements meet one everywhere.
+    padded = Layer.conv(np.zeros((3, 3, 1, 2)), np.zeros((1, 2, 2, 2)), padding=1, feature_group_count=2)
+    assert EyerissV2(clusters=1, pes_per_cluster=1).simulate(padded).cycles.tolist() == [2 * 4 * 4]
+    # A layer of one group skips, whatever its channels.
+    single = Layer.conv(np.zeros((3, 3, 1, 2)), np.zeros((1, 2, 2, 1)), padding=1)
+    assert EyerissV2(clusters=1, pes_per_cluster=1).simulate(single).cycles.tolist() == [0]
+
+
+def test_regimes_of_fully_connected_layers_of_scnn_by_hand() -> None:
+    """Three PEs of one accumulator each, seven filters: floor(p * 7 / 3) gives the PEs 2, 2 and 3."""
+    weights = np.ones((2, 7), bool)
+    weights[1, 5] = False
+    design = SCNN(pe_grid=(3, 1), weights_per_step=2, accumulators=1)
+    report = design.simulate(Layer.dense(weights, np.ones((1, 2)))).layers[0]
+    # Two activations, one at a time: PE 2 takes ceil(3 / 2) and ceil(2 / 2) cycles, the others 1 and 1.
+    assert report.cycles.tolist() == [2 + 1]
+    by_channel = dataclasses.replace(design, barrier="channel").simulate(Layer.dense(weights, np.ones((1, 2))))
+    assert by_channel.cycles.tolist() == [2 + 1]

@@ -4,9 +4,12 @@ Each function returns a dictionary: `cycles`, and the slots of its stack without
 here is fast and nothing is shared with the package.
 """
 
+import dataclasses
 import itertools
 import math
 from typing import Any
+
+import numpy as np
 
 from tests.reference import scalar
 
@@ -138,23 +141,21 @@ def scnn_dense(problem, design):
     pes = math.prod(design.pe_grid)
     cycles = worked = steps = products = 0
     for line in problem.activations:
-        for first in range(0, filters, pes * design.accumulators):
-            count = min(filters - first, pes * design.accumulators)
-            busy = []
-            for c in range(channels):
-                if line[c] == 0:
-                    continue
-                of_pe = []
-                for pe in range(pes):
-                    held = range(first + pe * count // pes, first + (pe + 1) * count // pes)
-                    queue = [(0, 0, k) for k in held if problem.weights[c, k] != 0]
-                    more, lasted = queue_cycles([(0, 0)], queue, (1, 1), (1, 1), design)
-                    steps += more
-                    products += len(queue)
-                    of_pe.append(lasted)
-                busy.append(of_pe)
-                worked += sum(of_pe)
-            cycles += until_barriers(busy, pes, design)
+        busy = []
+        for c in range(channels):
+            if line[c] == 0:
+                continue
+            of_pe = []
+            for pe in range(pes):
+                held = range(pe * filters // pes, (pe + 1) * filters // pes)
+                queue = [(0, 0, k) for k in held if problem.weights[c, k] != 0]
+                more, lasted = queue_cycles([(0, 0)], queue, (1, 1), (1, 1), design)
+                steps += more
+                products += len(queue)
+                of_pe.append(lasted)
+            busy.append(of_pe)
+            worked += sum(of_pe)
+        cycles += until_barriers(busy, pes, design)
     return scnn_result(problem, design, cycles, worked, steps, products)
 
 
@@ -230,8 +231,12 @@ def join(k, n, groups, kernels, windows, channels, per_group, design):
 
 
 def eyeriss_v2(problem, design):
+    met_by_nonzeros = effectual(problem)
     channels, filters = problem.weights.shape[-2:]
     groups = problem.groups
+    if channels == 1 and groups > 1:  # depthwise: nothing is skipped but what padding and dilation insert
+        ones = {name: np.ones_like(getattr(problem, name)) for name in ("weights", "activations")}
+        problem = dataclasses.replace(problem, **ones)
     per_group = filters // groups
     kernels = scalar.kernel_matrix(problem)
     windows = [scalar.window_matrix(problem, group) for group in range(groups)]
@@ -273,6 +278,7 @@ def eyeriss_v2(problem, design):
         cycles = max(sum(of.get(pe, 0) for of in passes.values()) for pe in range(used))
     return {
         "cycles": cycles,
+        "ineffectual": effectual(problem) - met_by_nonzeros,
         "fragmentation": worked * design.macs_per_pe - effectual(problem),
         "inter_pe": (cycles * used - worked) * design.macs_per_pe,
         "idle": cycles * (pes - used) * design.macs_per_pe,
