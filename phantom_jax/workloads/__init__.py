@@ -1,5 +1,7 @@
 """Networks to simulate: sequences of layers with masks drawn from densities, or from a user's file."""
 
+from phantom_jax.workloads.alexnet import alexnet
+from phantom_jax.workloads.googlenet import googlenet
 from phantom_jax.workloads.inceptionnext_t import inceptionnext_t
 from phantom_jax.workloads.mobilenet_v1 import mobilenet_v1
 from phantom_jax.workloads.network import DensityTable, LayerShape, Network
@@ -14,6 +16,8 @@ NETWORKS = {
     "mobilenet_v1": mobilenet_v1,
     "resnet50": resnet50,
     "inceptionnext_t": inceptionnext_t,
+    "alexnet": alexnet,
+    "googlenet": googlenet,
 }
 
 __all__ = [
@@ -24,6 +28,8 @@ __all__ = [
     "Network",
     "SyntheticWorkload",
     "Workload",
+    "alexnet",
+    "googlenet",
     "inceptionnext_t",
     "mobilenet_v1",
     "read_npz",

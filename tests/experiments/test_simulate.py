@@ -109,7 +109,7 @@ def test_a_failing_job_does_not_stop_a_multirun(
         (["workload=vgg17"], "Could not find 'workload/vgg17'"),
         (
             ["workload.name=vgg17"],
-            "workload.name must be one of npz, vgg16, mobilenet_v1, resnet50, inceptionnext_t, got 'vgg17'.",
+            "must be one of npz, vgg16, mobilenet_v1, resnet50, inceptionnext_t, alexnet, googlenet, got 'vgg17'.",
         ),
         (["workload=npz"], "workload.path must be set: there is no default."),
         (

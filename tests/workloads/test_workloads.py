@@ -80,13 +80,17 @@ def empty(shape: LayerShape) -> Layer:
     [
         # Published, for one picture: VGG16 15.47 G MACs and 138 M weights (Simonyan and Zisserman); MobileNetV1 569 M
         # and 4.2 M, at half width and 128x128 49 M and 1.3 M (Howard et al., tables 8 to 10); ResNet-50 4.09 G and
-        # 25.5 M, with stride 2 in the 3x3 convolutions; InceptionNeXt-T 4.2 G and 28 M (Yu et al., table 2).
+        # 25.5 M, with stride 2 in the 3x3 convolutions; InceptionNeXt-T 4.2 G and 28 M (Yu et al., table 2); AlexNet
+        # 724 M and 61 M (Sze et al., Efficient Processing of Deep Neural Networks, 2017, table 2); GoogLeNet 7.0 M
+        # weights (the same), and MACs below.
         # MACs are multiplications of convolutions and fully connected layers.
         (workloads.vgg16(), 16, 15_470_264_320, 138_344_128),
         (workloads.mobilenet_v1(), 28, 568_740_352, 4_209_088),
         (workloads.mobilenet_v1(size=128, width=0.5), 28, 49_160_192, 1_319_648),
         (workloads.resnet50(), 54, 4_089_184_256, 25_502_912),
         (workloads.inceptionnext_t(), 96, 4_188_634_272, 27_991_620),
+        (workloads.alexnet(), 8, 724_406_816, 60_954_656),
+        (workloads.googlenet(), 58, 1_582_671_872, 6_990_272),
     ],
 )
 def test_networks_have_published_sizes(network: Network, layers: int, total: int, weights: int) -> None:
@@ -97,6 +101,23 @@ def test_networks_have_published_sizes(network: Network, layers: int, total: int
     for table in network.tables.values():
         assert table.weights.keys() == table.activations.keys() <= {shape.name for shape in network.layers}
         assert all(0 < density <= 1 for density in (*table.weights.values(), *table.activations.values()))
+
+
+def test_layers_of_alexnet_have_the_published_macs() -> None:
+    """Han et al. 2015, table 4, in millions of operations, two to a MAC."""
+    published = [211, 448, 299, 224, 150, 75, 34, 8]
+    assert [round(2 * macs(shape) / 1e6) for shape in workloads.alexnet().layers] == published
+
+
+def test_modules_of_googlenet_have_the_published_macs() -> None:
+    """Szegedy et al., table 1, in millions. Two of its rows are not what their shapes give: conv1 (34), 5a (54)."""
+    published = {"3a": 128, "3b": 304, "4a": 73, "4b": 88, "4c": 100, "4d": 119, "4e": 170, "5b": 71}
+    shapes = workloads.googlenet().layers
+    for module, millions in published.items():
+        total = sum(macs(shape) for shape in shapes if shape.name.startswith(f"inception_{module}_"))
+        assert total / 1e6 == pytest.approx(millions, abs=0.7)
+    assert round(sum(macs(shape) for shape in shapes if shape.name.startswith("conv2")) / 1e6) == 360
+    assert round(macs(shapes[-1]) / 1e6) == 1
 
 
 @pytest.mark.parametrize("name", workloads.NETWORKS)
@@ -129,6 +150,24 @@ def test_densities_of_mobilenet() -> None:
     assert pointwise == [1.0, 0.3, 0.3, 0.3, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1, 0.2, 0.1, 0.1]
     assert {density for name, density in table.weights.items() if name[:2] != "pw"} == {1.0}
     assert "0.7" in table.assumed_activations
+
+
+def test_densities_of_alexnet_are_the_published_ones() -> None:
+    table = workloads.alexnet().tables["han"]
+    assert list(table.weights.values()) == [0.84, 0.38, 0.35, 0.37, 0.37, 0.09, 0.09, 0.25]
+    assert list(table.activations.values()) == [1.0, 0.88, 0.52, 0.37, 0.40, 0.34, 0.36, 0.40]
+
+
+def test_densities_of_googlenet_lie_between_the_published_ones() -> None:
+    network = workloads.googlenet()
+    all_modules, published = network.tables["interpolated"], network.tables["scnn"]
+    assert (len(all_modules.weights), len(published.weights)) == (58, 12)
+    assert published.weights["inception_3a_5x5"] == 0.35
+    assert published.activations["inception_5b_pool_proj"] == 0.57
+    for name, density in published.weights.items():
+        assert (all_modules.weights[name], all_modules.activations[name]) == (density, published.activations[name])
+    assert all_modules.weights["inception_4c_1x1"] == pytest.approx((0.38 + 0.32) / 2)  # the middle of nine modules
+    assert "assumed, not published: weights of modules 3b to 5a" in SyntheticWorkload(network).notes[0]
 
 
 def test_a_table_that_leaves_layers_out_says_so() -> None:
