@@ -3,7 +3,6 @@
 `python -m experiments.validate`; the last line printed is the output directory.
 """
 
-import dataclasses
 import statistics
 
 from experiments.harness import command
@@ -15,7 +14,7 @@ from experiments.harness.run import Run, main
 def validate(run: Run) -> None:
     """Puts the baselines beside published figures."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
-    from experiments.validate.checks import checks, table
+    from experiments.validate.checks import checks, tables
     from phantom_jax.checks import check_seed
     from phantom_jax.tables import print_tables
 
@@ -26,13 +25,13 @@ def validate(run: Run) -> None:
         with command.progress() as bar:
             for measure in bar.track(planned, description="Validating"):
                 found += measure()
-        rows = [{**dataclasses.asdict(check), "deviation": check.deviation} for check in found]
+        rows = [check.row() for check in found]
         run.csv(rows)
         run.table("checks", rows)
         deviations = [abs(check.deviation) for check in found if check.deviation is not None]
         run.tracker.summarize({"checks": len(found), "median_of_absolute_deviations": statistics.median(deviations)})
         run.finish({"size": size, "seed": seed, "checks": rows})
-        print_tables([table(found)])
+        print_tables(tables(found))
 
 
 if __name__ == "__main__":

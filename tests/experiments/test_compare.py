@@ -194,9 +194,11 @@ def test_validation_prints_published_figures_beside_the_models(
     done = commands.run_here("validate", "size=32")
     assert done.returncode == 0, done.stderr
     checks = json.loads((pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").read_text())["checks"]
-    assert {check["published"] for check in checks} == {3.52, 0.79, 24.0, 4.7, 1.8, 3.0, 0.45}
-    assert all(check["model"] > 0.05 for check in checks)
-    assert "Baselines beside published figures" in done.stdout
+    published = {3.52, 2.37, 2.19, 0.79, 24.0, 1.7, 2.6, 0.59, 0.35, 1.11, 4.7, 1.8, 3.0, 0.45}
+    assert {check["published"] for check in checks} == published
+    assert all(check["model"] > 0 and check["source"] and check["assumed"] for check in checks)
+    for text in ("Baselines beside published figures", "Where the figures come from", "those between them on a line"):
+        assert text in done.stdout
     log = (pathlib.Path(done.stdout.splitlines()[-1]) / "log.jsonl").read_text().splitlines()
     assert json.loads(log[1])["rows"] == checks
     assert json.loads(log[2])["summary"]["checks"] == len(checks)
