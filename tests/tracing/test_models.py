@@ -1,16 +1,21 @@
-"""Tracing Flax models: geometry, masks, names and sources of full networks, and modules that hold state."""
+"""Tracing Flax and ONNX models: geometry, masks, names, sources and MACs of full networks; modules that hold state."""
 
+import math
+import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
 import pytest
 from flax import linen, nnx
 
-from phantom_jax import Layer, trace
+from phantom_jax import Layer, from_onnx, trace
 from phantom_jax.training.networks import MODELS
 from phantom_jax.workloads import NETWORKS
+
+LIGHT = pathlib.Path(onnx.__file__).parent / "backend/test/data/light"  # ONNX's own test models, without their weights
 
 
 def filled(model: nnx.Module) -> nnx.Module:
@@ -138,3 +143,42 @@ def test_a_linen_module() -> None:
     assert [layer.name for layer in trace(network.apply, variables, images)] == ["params.Conv_0", "params.Dense_0"]
     names = [layer.name for layer in trace(lambda images: network.apply(variables, images), images)]
     assert names == ["Network/Conv_0", "Network/Dense_0"]
+
+
+def macs_by_shape(model: onnx.ModelProto) -> list[int]:
+    """Returns the dense MACs of each Conv, Gemm and MatMul for one image, from the shapes that ONNX infers."""
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    known = (*graph.input, *graph.value_info, *graph.output)
+    shapes = {value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in known}
+    macs = []
+    for node in graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        output, weights = shapes[node.output[0]], shapes[node.input[1]]  # of Conv: [K, Cin/groups, *kernel]
+        filters = weights[0] if node.op_type == "Conv" else output[-1]
+        macs.append(math.prod(output[1:]) * math.prod(weights) // filters)
+    return macs
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("bvlc_alexnet", 8),
+        ("densenet121", 121),
+        ("inception_v1", 58),
+        ("inception_v2", 70),
+        ("resnet50", 54),
+        ("shufflenet", 50),
+        ("squeezenet", 26),
+        pytest.param("vgg19", 19, marks=pytest.mark.slow),
+        ("zfnet512", 8),
+    ],
+)
+def test_light_models_give_all_their_layers_with_the_macs_of_their_shapes(name: str, layers: int) -> None:
+    model = onnx.load(LIGHT / f"light_{name}.onnx")
+    fed = {value.name for value in model.graph.input} - {value.name for value in model.graph.initializer}
+    traced = from_onnx(model, {image: np.ones((1, 3, 224, 224), np.float32) for image in fed})
+    expected = macs_by_shape(model)
+    assert len(expected) == layers
+    assert [layer.positions * layer.reduction * layer.filters for layer in traced] == expected
+    assert not traced.skipped
