@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 
-from phantom_jax.tracing.contractions import CONTRACTIONS, activations_of
-from phantom_jax.tracing.interpreter import CALLS, Interpreter, Operand, Place, bind, contractions_within
-from phantom_jax.tracing.origins import Origin, derived, is_floating
+from phantom_jax.tracing.contractions import CONTRACTIONS, Contraction, activations_of
+from phantom_jax.tracing.interpreter import CALLS, Interpreter, Place, bind, contractions_within
+from phantom_jax.tracing.origins import Operand, Origin, derived, is_floating
 from phantom_jax.tracing.traced import KeyPath
 
 
@@ -59,9 +59,7 @@ class _Reader(Interpreter):
             if not name.startswith("custom"):
                 return results  # else what is inside has been seen, but the derivative is its own
         if name in CONTRACTIONS:
-            left, right = inputs[:2]
-            if right.origin is not None and right.origin.path is not None:
-                self.found[right.origin.path] = activations_of(name, params, left.array)
+            self._find(equation, inputs)
         results = bind(equation, inputs)
         if contracts or name not in CALLS:
             return results
@@ -70,3 +68,10 @@ class _Reader(Interpreter):
             result._replace(origin=derived(avals, origins, atom.aval))
             for result, atom in zip(results, equation.outvars, strict=True)
         ]
+
+    def _find(self, equation: Any, inputs: list[Operand]) -> None:
+        contraction = Contraction.of(equation.primitive.name, equation.params, inputs)
+        for side in (contraction, contraction.swapped()):
+            if side.right.origin is not None and side.right.origin.path is not None:
+                self.found[side.right.origin.path] = activations_of(side, side.left.array)
+                return

@@ -1,6 +1,6 @@
 """Runs a JAX function equation by equation, and keeps the masks of what it contracts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.extend.core import Literal, jaxprs_in_params
+from jax.tree_util import treedef_is_leaf
 
-from phantom_jax.tracing.contractions import CONTRACTIONS, NotALayerError, to_layer
-from phantom_jax.tracing.origins import MIXED, Origin, derived, is_floating, name_of, scopes_of
+from phantom_jax.tracing.axes import images_after
+from phantom_jax.tracing.contractions import CONTRACTIONS, Contraction, NotALayerError
+from phantom_jax.tracing.images import Batch, merged
+from phantom_jax.tracing.origins import (
+    INDICES,
+    MIXED,
+    PARAMETERS,
+    Operand,
+    Origin,
+    derived,
+    is_floating,
+    name_of,
+    scopes_of,
+    union,
+)
 from phantom_jax.tracing.traced import Findings, Traced
 
 # Primitives that do no more than call a jaxpr, and the parameters that hold it. JAX changes these names over time.
@@ -29,21 +43,40 @@ CALLS = {
 
 # Primitives that run what JAX does not see into.
 _OPAQUE = ("call_exported", "pure_callback", "io_callback", "ffi_call")
+_SOLVERS = ("triangular_solve", "tridiagonal_solve", "cholesky", "lu", "householder_product", "geqrf", "qr", "eig")
+# What else contracts, and the reason why it makes no layer.
+_UNREAD = {
+    **dict.fromkeys(_OPAQUE, "what it contracts cannot be seen"),
+    "fft": "it contracts without weights; what follows multiplies in frequency",
+    **dict.fromkeys((*_SOLVERS, "eigh", "svd", "schur", "hessenberg"), "it factors or solves; it has no weights"),
+}
 
 
-def trace(fn: Callable[..., Any], *args: Any) -> Traced:
+def trace(
+    fn: Callable[..., Any],
+    *args: Any,
+    weight_argnums: int | Sequence[int] | None = None,
+    batch: int | Mapping[str, int] | None = None,
+) -> Traced:
     """Runs `fn(*args)` and returns the layers that it ran: boolean masks of its convolutions and dense products.
 
-    Each `conv_general_dilated`, of any layout, makes a layer, and so does each `dot_general` without batch axes. *The
-    right operand is the weights*, so `x @ w` reads `w` as weights, and `w @ x` reads `x` as weights. The left operand
-    of a `dot_general` gives the activations: its first free axis is the images B, the others are flattened to
-    positions Q; without any, B is 1. Contracted axes are flattened to channels, the right operand's free axes to
-    filters (a vector on the right makes one filter). `jax.vmap` over the first axis of images makes that axis B.
+    Weights are what derives from parameters alone: from arrays that `fn` holds or closes over, from constants, and from
+    arguments that count as weights. Activations are what derives from the other arguments. Each `conv_general_dilated`
+    of activations with weights makes a layer, of any layout. So does each `dot_general` without batch axes, with the
+    weights on either side (`x @ w`, `w @ x`), also of sparse matrices (`jax.experimental.sparse`). Contracted axes are
+    flattened to channels, the free axes of weights to filters (a vector makes one filter). Of the free axes of
+    activations, one holds the images B, and the others are flattened to positions Q; without any, B is 1.
+
+    The images lie along the first axis of the inputs, or of the activations of the convolution before. They are
+    followed through transposes, reshapes, and all else that keeps their axis. Where the trail is lost, and where their
+    axis is contracted, the first free axis is taken.
 
     Calls (`jit`, `checkpoint`, custom derivatives, ...) are looked into, `cond` takes the branch that runs, and each
-    step of a `scan` gives layers of its own. What makes no layer is listed in `skipped` and in a warning:
-    contractions with batch axes, as in attention; those that `Layer` refuses; those in a `while` loop or another
-    primitive that is run as a whole, such as `pallas_call`; calls of what JAX cannot see into, such as callbacks.
+    step of a `scan` gives its own layers. What makes no layer is listed in `skipped` and in a warning: contractions
+    of activations with each other, of parameters with each other, and with what the function makes of indices alone
+    (resizing, patches); contractions with batch axes, as in attention; those that `Layer` refuses; those in a `while`
+    loop or another primitive that is run as a whole, such as `pallas_call`; Fourier transforms and solvers; calls of
+    what JAX cannot see into, such as callbacks.
 
     Sources are key paths in the pytree `(fn, *args)`: of the one array that a layer's weights are derived from. It
     is followed through all that keeps the number of elements (transposes, reshapes, conversions, selections, products
@@ -58,27 +91,36 @@ def trace(fn: Callable[..., Any], *args: Any) -> Traced:
     Args:
         fn: Any callable of arrays. If it is a pytree too (a `flax.nnx.Module`), its arrays are inputs, and it is not
             changed: what it updates (batch statistics) is lost.
-        *args: Its arguments: pytrees of concrete arrays and numbers, which become JAX arrays as under `jax.jit`.
+        *args: Its arguments: pytrees of concrete arrays and numbers, which become JAX arrays as under `jax.jit`. In
+            arguments that count as weights, what is not an array stays as it is. Scalars count as constants.
+        weight_argnums: Positions in `args` of those that hold weights. By default these are the arguments that are
+            containers (parameters in a dictionary, a module), if `fn` holds no arrays itself and another argument is
+            an array. The kernel of a convolution may be an array among `args` too.
+        batch: The axis that holds the images: of all inputs; or of single ones, by the names of inputs (`args[1]`, as
+            in messages) or of layers, whose activations are meant as they are when contracted.
 
     Returns:
         A sequence of layers. Its `outputs` are those of `fn(*args)` under `jax.disable_jit()`, bit by bit; only `while`
         loops, and scans of no step, run compiled.
 
     Raises:
-        ValueError: `fn` cannot be called, an argument is not an array or is traced, or an operand of a layer holds NaN.
+        ValueError: `fn` cannot be called, an argument is not an array or is traced, an operand of a layer holds NaN,
+            `weight_argnums` or `batch` does not fit.
     """
     if not callable(fn):
         raise ValueError(f"fn must be callable, got {fn!r}.")
-    paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path((fn, *args))
-    leaves = [leaf for _, leaf in paths_and_leaves]
-    inputs: dict[int, Operand] = {}
     if isinstance(jnp.zeros(()), Tracer):
         raise ValueError("trace must be called outside of jit: within, JAX computes no values.")
+    paths_and_leaves, structure = jax.tree_util.tree_flatten_with_path((fn, *args))
+    leaves = [leaf for _, leaf in paths_and_leaves]
+    parameters = {0, *(1 + position for position in _weight_positions(fn, args, weight_argnums))}
+    axes = Batch(batch)
+    inputs: dict[int, Operand] = {}
     for position, (path, leaf) in enumerate(paths_and_leaves):
-        # What fn holds beside arrays is part of the function: activation functions, say.
-        if path[0].idx > 0 or isinstance(leaf, (jax.Array, np.ndarray)):
-            array = _array(_argument(path), leaf)
-            inputs[position] = Operand(array, Origin(path, is_floating(array)))
+        index = path[0].idx
+        # What fn and parameters hold beside arrays is part of the function: activation functions, say.
+        if index not in parameters or _is_array(leaf):
+            inputs[position] = _input(path, leaf, index in parameters, axes)
 
     def run(*arrays: Any) -> Any:
         filled = leaves.copy()
@@ -90,21 +132,15 @@ def trace(fn: Callable[..., Any], *args: Any) -> Traced:
     jaxpr, shapes = jax.make_jaxpr(run, return_shape=True)(*(operand.array for operand in inputs.values()))
     for constant in jaxpr.consts:
         _check_concrete("what fn refers to", constant)
-    interpreter = Interpreter()
+    interpreter = Interpreter(axes)
     results = interpreter.run(jaxpr, list(inputs.values()), Place())
+    axes.check()
     flat, form = jax.tree.flatten(shapes)
     outputs = [
         result.array if isinstance(result.array, jax.Array) else jnp.asarray(result.array, aval.dtype)
         for result, aval in zip(results, flat, strict=True)
     ]
     return interpreter.findings.traced(jax.tree.unflatten(form, outputs))
-
-
-class Operand(NamedTuple):
-    """A value, and where it comes from."""
-
-    array: Any
-    origin: Origin | None = None
 
 
 class Place(NamedTuple):
@@ -117,13 +153,14 @@ class Place(NamedTuple):
 class Interpreter:
     """Evaluates jaxprs on concrete values, each equation once."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: Batch | None = None) -> None:
         self.findings = Findings()
+        self._batch = batch or Batch(None)
 
     def run(self, jaxpr: Any, operands: Sequence[Operand], place: Place) -> list[Operand]:
         """Returns the results of a jaxpr; a value is let go of once it has had its last use."""
         body = getattr(jaxpr, "jaxpr", jaxpr)  # older versions of JAX have closed and open ones
-        constants = [Operand(value) for value in getattr(jaxpr, "consts", ())]
+        constants = [Operand(value, kinds=frozenset((PARAMETERS,))) for value in getattr(jaxpr, "consts", ())]
         values = dict(zip([*body.constvars, *body.invars], [*constants, *operands], strict=True))
         last_use = {
             atom: index
@@ -159,22 +196,24 @@ class Interpreter:
             shapes = [atom.aval.shape for atom in within.invars]
             found = self._name(None, inner._replace(scopes=scopes), within)
             self.findings.skip(within.primitive.name, found, shapes, f"it is inside a {name}, which is run as a whole")
-        if name in _OPAQUE:
+        reason = _UNREAD.get(name)
+        if reason is not None and (name in _OPAQUE or any(operand.is_active for operand in inputs)):
             shapes = [np.shape(operand.array) for operand in inputs]
-            self.findings.skip(name, self._name(None, inner, equation), shapes, "what it contracts cannot be seen")
+            self.findings.skip(name, self._name(None, inner, equation), shapes, reason)
         return bind(equation, inputs)
 
     def _contract(self, equation: Any, inputs: list[Operand], place: Place) -> None:
-        left, right = inputs[:2]
-        source = right.origin.path if right.origin else None
-        name = self._name(source, place, equation)
         primitive = equation.primitive.name
+        contraction = Contraction.of(primitive, equation.params, inputs)
+        name = self._name(contraction.source, place, equation)
         try:
-            layer = to_layer(primitive, equation.params, left.array, right.array, name)
+            turned = contraction.turned()
+            images = self._batch.of_layer(name, turned.left.array.shape) or turned.left.images
+            layer = turned.layer(name, images)
         except NotALayerError as error:
             self.findings.skip(primitive, name, [np.shape(operand.array) for operand in inputs], str(error))
         else:
-            self.findings.add(layer, source)
+            self.findings.add(layer, contraction.source, is_guess=images is None)
 
     def _scan(self, params: Any, inputs: list[Operand], place: Place) -> list[Operand]:
         if "ft_in" in params:  # from JAX 0.11 on
@@ -184,14 +223,11 @@ class Interpreter:
             constants, carry, stacked = inputs[:first], inputs[first:second], inputs[second:]
         carried, length, rows = len(carry), params["length"], {}
         for step in reversed(range(length)) if params["reverse"] else range(length):
-            slices = [Operand(jax.lax.dynamic_index_in_dim(one.array, step, keepdims=False)) for one in stacked]
+            slices = [_step(one, step) for one in stacked]
             there = place._replace(steps=f"{place.steps}[{step}]")
             results = self.run(params["jaxpr"], [*constants, *carry, *slices], there)
-            carry, rows[step] = results[:carried], [row.array for row in results[carried:]]
-        return [
-            *carry,
-            *(Operand(jnp.stack(column)) for column in zip(*(rows[i] for i in range(length)), strict=True)),
-        ]
+            carry, rows[step] = results[:carried], results[carried:]
+        return [*carry, *(_stacked(column) for column in zip(*(rows[i] for i in range(length)), strict=True))]
 
     def _name(self, source: Any, place: Place, equation: Any) -> str:
         name = name_of(source, place.scopes, equation.source_info) or equation.primitive.name
@@ -202,6 +238,22 @@ def _read(values: dict[Any, Operand], atom: Any) -> Operand:
     return Operand(atom.val) if isinstance(atom, Literal) else values[atom]
 
 
+def _step(stacked: Operand, step: int) -> Operand:
+    """Returns what a step of a scan reads of a value that it runs over."""
+    images = stacked.images
+    if images is not None and images.axis is not None:
+        images = images.along(images.axis - 1 if images.axis else None)
+    row = jax.lax.dynamic_index_in_dim(stacked.array, step, keepdims=False)
+    return Operand(row, kinds=stacked.kinds, images=images)
+
+
+def _stacked(rows: Sequence[Operand]) -> Operand:
+    images = merged([row.images for row in rows])
+    if images is not None and images.axis is not None:
+        images = images.along(images.axis + 1)
+    return Operand(jnp.stack([row.array for row in rows]), kinds=union(rows), images=images)
+
+
 def bind(equation: Any, inputs: list[Operand]) -> list[Operand]:
     """Evaluates an equation as JAX does."""
     primitive, params = equation.primitive, equation.params
@@ -210,8 +262,15 @@ def bind(equation: Any, inputs: list[Operand]) -> list[Operand]:
     avals = [atom.aval for atom in equation.invars]
     origins = [operand.origin for operand in inputs]
     is_opaque = primitive.name in CONTRACTIONS or any(True for _ in jaxprs_in_params(params))
+    kinds = union(inputs) if primitive.name != "iota" else frozenset((INDICES,))
+    shapes, images = [np.shape(operand.array) for operand in inputs], [operand.images for operand in inputs]
     return [
-        Operand(result, MIXED if is_opaque else derived(avals, origins, atom.aval))
+        Operand(
+            result,
+            MIXED if is_opaque else derived(avals, origins, atom.aval),
+            kinds,
+            images_after(primitive.name, params, shapes, images, atom.aval),
+        )
         for result, atom in zip(results if primitive.multiple_results else [results], equation.outvars, strict=True)
     ]
 
@@ -224,6 +283,40 @@ def contractions_within(params: Any, scopes: tuple[str, ...]) -> Iterator[tuple[
             if equation.primitive.name in CONTRACTIONS:
                 yield equation, inner
             yield from contractions_within(equation.params, inner)
+
+
+def _weight_positions(
+    fn: Callable[..., Any], args: Sequence[Any], weight_argnums: int | Sequence[int] | None
+) -> set[int]:
+    """Returns the positions of arguments that count as weights, see `trace`."""
+    if weight_argnums is not None:
+        given = weight_argnums if isinstance(weight_argnums, Sequence) else [weight_argnums]
+        for position in given:
+            if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position < len(args):
+                raise ValueError(
+                    f"weight_argnums must be positions among the {len(args)} arguments of fn, got {weight_argnums!r}."
+                )
+        return set(given)
+    has_arrays = any(_is_array(leaf) for leaf in jax.tree.leaves(fn))
+    containers = {index for index, arg in enumerate(args) if not treedef_is_leaf(jax.tree.structure(arg))}
+    others = [arg for index, arg in enumerate(args) if index not in containers and np.ndim(arg)]
+    return containers if others and not has_arrays else set()
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray))
+
+
+def _input(path: Any, leaf: Any, is_parameter: bool, batch: Batch) -> Operand:
+    """Returns an array among the inputs with what it derives from: activations are known by their argument."""
+    name, position = _argument(path), path[0].idx
+    array = _array(name, leaf)
+    origin = Origin(path, is_floating(array))
+    if is_parameter:
+        return Operand(array, origin, frozenset((PARAMETERS,)))
+    if not array.ndim:
+        return Operand(array, origin)
+    return Operand(array, origin, frozenset((position,)), batch.of_input(name, array.shape))
 
 
 def _argument(path: Any) -> str:

@@ -5,11 +5,12 @@ import functools
 import os
 import sysconfig
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from phantom_jax.tracing.images import Images
 from phantom_jax.tracing.traced import KeyPath
 
 _PARAMETER_NAMES = ("kernel", "weight", "weights", "w")
@@ -24,6 +25,33 @@ class Origin:
 
 
 MIXED = Origin(None, floating=True)
+
+# What a value derives from, beside arguments that hold activations, which are given by their positions.
+PARAMETERS, INDICES = "parameters", "indices"
+
+
+class Operand(NamedTuple):
+    """A value, and where it comes from."""
+
+    array: Any
+    origin: Origin | None = None
+    kinds: frozenset[str | int] = frozenset()  # empty for what literals alone make
+    images: Images | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it derives from activations."""
+        return any(isinstance(kind, int) for kind in self.kinds)
+
+    @property
+    def is_weights(self) -> bool:
+        """Whether it derives from parameters or constants alone, and is not made of indices by the function itself."""
+        return not self.is_active and (PARAMETERS in self.kinds or INDICES not in self.kinds)
+
+
+def union(operands: Sequence[Operand]) -> frozenset[str | int]:
+    """Returns what several values derive from."""
+    return frozenset[str | int]().union(*(operand.kinds for operand in operands))
 
 
 def derived(avals: Sequence[Any], origins: Sequence[Origin | None], result: Any) -> Origin | None:

@@ -70,6 +70,7 @@ class Findings:
         self._layers: list[Layer] = []
         self._sources: list[KeyPath | None] = []
         self._skipped: list[Skipped] = []
+        self._guessed: list[str] = []
         self._names: set[str] = set()
         self._uses: dict[str, int] = {}
 
@@ -82,17 +83,25 @@ class Findings:
         self._names.add(candidate)
         return candidate
 
-    def add(self, layer: Layer, source: KeyPath | None) -> None:
-        """Takes a layer and the key path of its weights."""
+    def add(self, layer: Layer, source: KeyPath | None, is_guess: bool) -> None:
+        """Takes a layer, the key path of its weights, and whether it is a guess which axis holds its images."""
         self._layers.append(layer)
         self._sources.append(source)
+        if is_guess and not layer.is_conv and layer.activations.ndim > 2:
+            self._guessed.append(str(layer.name))
 
     def skip(self, primitive: str, name: str, shapes: Sequence[Sequence[int]], reason: str) -> None:
         """Takes what makes no layer."""
         self._skipped.append(Skipped(primitive, name, tuple(map(tuple, shapes)), reason))
 
     def traced(self, outputs: Any) -> Traced:
-        """Returns what was found; warns of what was skipped, in the name of who called the caller."""
+        """Returns what was found; warns of what was skipped or guessed, in the name of who called the caller."""
+        if self._guessed:
+            warnings.warn(
+                f"images are taken along the first axis of what {', '.join(self._guessed)} read, for their axis could "
+                "not be followed; batch says where they are.",
+                stacklevel=3,
+            )
         if self._skipped:
             listed = [f"\n  {skipped}" for skipped in self._skipped[:_MOST_LISTED]]
             rest = len(self._skipped) - len(listed)

@@ -1,5 +1,6 @@
 """Tracing: what a function contracts, in whatever layout and inside of whatever, becomes the layers that it is."""
 
+import dataclasses
 import functools
 import re
 import warnings
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax.experimental import sparse
 
 from phantom_jax import Layer, Phantom2D, Skipped, Traced, simulate, trace
 from tests import cases
@@ -101,11 +103,18 @@ def products(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[tuple[int, .
 @given(products())
 def test_a_product_of_any_axes_is_the_layer_that_it_was(drawn: tuple[Any, Any, Any]) -> None:
     left, right, contracting = drawn
-    (layer,) = traced = trace(
-        functools.partial(lax.dot_general, dimension_numbers=(contracting, ((), ()))), left * 2.0, right * 1.0
-    )
+    if not left.ndim:  # a scalar is no activation
+        return
+    product = functools.partial(lax.dot_general, dimension_numbers=(contracting, ((), ())))
+    (layer,) = traced = trace(product, left * 2.0, right * 1.0, weight_argnums=1)
     counts = layer.activations.astype(int) @ layer.weights.astype(int)
+    if not contracting[0] or 0 not in contracting[0]:
+        assert layer.batch == left.shape[0]
     np.testing.assert_array_equal(counts.ravel() * 2, np.ravel(traced.outputs))
+    swapped = functools.partial(lax.dot_general, dimension_numbers=(contracting[::-1], ((), ())))
+    (other,) = trace(lambda x: swapped(right * 1.0, x), left * 2.0)  # the weights on the left
+    np.testing.assert_array_equal(other.activations, layer.activations)
+    np.testing.assert_array_equal(other.weights, layer.weights)
     free = [size for axis, size in enumerate(left.shape) if axis not in contracting[0]]
     assert layer.batch == (free[0] if free else 1)
     assert layer.activations.ndim == (3 if len(free) > 1 else 2)
@@ -146,7 +155,7 @@ FUNCTIONS = {
     "gradient": (jax.grad(lambda x: (jnp.tanh(x @ WEIGHTS) ** 2).sum()), 2),
     "normalized": (normalized, 1),
     "no contraction": (lambda x: {"sum": x.sum(), "rest": [None, (x * 2, 1)]}, 0),
-    "constants": (lambda x: (x, 3, jnp.ones(2) @ jnp.ones(2)), 1),
+    "constants": (lambda x: (x, 3, jnp.ones(2).sum()), 0),
 }
 
 
@@ -217,10 +226,228 @@ def test_vmap_over_the_kernels_of_images_gives_groups() -> None:
     np.testing.assert_array_equal(counts.transpose(2, 0, 1, 3), traced.outputs)
 
 
-def test_the_right_operand_is_the_weights() -> None:
-    (layer,) = trace(lambda w, x: w @ x, WEIGHTS[:5], INPUTS.T)
-    np.testing.assert_array_equal(layer.activations, WEIGHTS[:5] != 0)
-    np.testing.assert_array_equal(layer.weights, INPUTS.T != 0)
+def weights_first(w: Any, x: Any) -> Any:
+    return w @ x
+
+
+@dataclasses.dataclass
+class Affine:
+    """A module of arrays, with an activation function that is none, and weights on the left."""
+
+    weight: Any
+    activation: Callable[..., Any]
+
+    def __call__(self, x: Any) -> Any:
+        return self.activation(self.weight @ x)
+
+
+jax.tree_util.register_dataclass(Affine, ["weight", "activation"], [])
+AFFINE = Affine(WEIGHTS[:5], jnp.tanh)
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "options"),
+    [
+        (lambda x: WEIGHTS[:5] @ x, (INPUTS.T,), {"batch": 1}),
+        (lambda x: WEIGHTS[:5] @ x, (INPUTS.T,), {}),
+        (jax.vmap(AFFINE), (INPUTS,), {}),
+        (jax.vmap(lambda x: jnp.dot(WEIGHTS[:5], x)), (INPUTS,), {}),
+        (lambda module, x: jax.vmap(module)(x), (AFFINE, INPUTS), {}),
+        (weights_first, (WEIGHTS[:5], INPUTS.T), {"weight_argnums": 0}),
+        (lambda x, w: x @ w.T, (INPUTS, WEIGHTS[:5]), {"weight_argnums": (1,)}),
+        (lambda params, x: x @ params["w"].T, ({"w": WEIGHTS[:5]}, INPUTS), {}),
+        (lambda params, x: x["images"] @ params.T, (WEIGHTS[:5], {"images": INPUTS}), {"weight_argnums": 0}),
+        (lambda x: x @ (WEIGHTS[:5] * (jnp.arange(6) < 9)).T, (INPUTS,), {}),
+        (lambda x, step: x @ jnp.where(step > 0, WEIGHTS[:5], 0).T, (INPUTS, 3), {}),
+    ],
+)
+def test_weights_are_what_derives_from_parameters_on_either_side(fn: Any, args: Any, options: Any) -> None:
+    (layer,) = trace(fn, *args, **options)
+    np.testing.assert_array_equal(layer.activations, INPUTS != 0)
+    np.testing.assert_array_equal(layer.weights, (WEIGHTS[:5] != 0).T)
+
+
+def test_a_module_by_itself_has_weights_on_the_left() -> None:
+    (layer,) = traced = trace(AFFINE, INPUTS[0])
+    np.testing.assert_array_equal(layer.activations, INPUTS[:1] != 0)
+    assert jax.tree_util.keystr(traced.sources[0] or ()) == "[0].weight"
+
+
+SPARSE = sparse.BCOO.fromdense(jnp.diag(jnp.array([1.0, 2, 0, 0])))
+ROWS = jnp.asarray(RNG.random((3, 4)) < 0.5, jnp.float32)
+
+
+@pytest.mark.parametrize("kind", [sparse.BCOO, sparse.BCSR, sparse.COO, sparse.CSR, sparse.CSC])
+def test_sparse_weights_make_the_layer_of_dense_ones(kind: Any) -> None:
+    dense = jnp.triu(jnp.ones((5, 4)))
+    matrix = kind.fromdense(dense)
+    for fn in (lambda x: matrix @ x.T, jax.vmap(lambda x: matrix @ x)):
+        try:
+            outputs = fn(ROWS)
+        except NotImplementedError:  # vmap of some kinds
+            continue
+        (layer,) = traced = trace(fn, ROWS)
+        np.testing.assert_array_equal(layer.weights, dense.T != 0)
+        np.testing.assert_array_equal(layer.activations, ROWS != 0)
+        np.testing.assert_allclose(traced.outputs, outputs)
+
+
+def test_sparse_weights_on_the_right_and_as_an_argument() -> None:
+    for traced in (trace(lambda x: x @ SPARSE, ROWS), trace(lambda w, x: x @ w, SPARSE, ROWS)):
+        assert [(layer.weights.shape, layer.weights.mean()) for layer in traced] == [((4, 4), 2 / 16)]
+        np.testing.assert_array_equal(traced[0].activations, ROWS != 0)
+
+
+def test_sparse_activations_are_activations() -> None:
+    rows = sparse.BCOO.fromdense(ROWS)
+    (layer,) = trace(lambda values: sparse.BCOO((values, rows.indices), shape=rows.shape) @ WEIGHTS[:4], rows.data)
+    np.testing.assert_array_equal(layer.activations, ROWS != 0)
+    np.testing.assert_array_equal(layer.weights, WEIGHTS[:4] != 0)
+
+
+def resized(x: Any, method: str = "linear") -> jax.Array:
+    return jax.image.resize(x, (len(x), 16, 16, x.shape[-1]), method)
+
+
+@pytest.mark.parametrize("method", ["linear", "cubic", "lanczos3"])
+def test_resizing_makes_no_layer(method: str) -> None:
+    images = (np.random.default_rng(0).random((16, 8, 8, 4)) < 0.5).astype(np.float32)
+    kernel = np.ones((3, 3, 4, 4), np.float32)
+    traced = quietly(lambda x: conv(resized(x, method), kernel), images)
+    assert len(traced) == 1
+    assert [skipped.reason for skipped in traced.skipped] == [
+        "its other operand is made of indices alone, as in resizing; it has no weights"
+    ] * 2
+    assert simulate(traced, Phantom2D()).cycles[0] == (
+        146
+        if method == "linear"
+        else simulate(Layer.conv(kernel, np.asarray(resized(images, method))), Phantom2D()).cycles[0]
+    )
+
+
+def spectral(x: Any) -> Any:
+    """Spectral normalization in evaluation: the weights over their largest singular value, by power iteration."""
+    u = jnp.ones(6)
+    v = WEIGHTS.T @ u
+    return x @ (WEIGHTS / (u @ WEIGHTS @ v))
+
+
+ACTIVE = "both operands derive from activations; weight_argnums says which arguments hold weights"
+FIXED = "both operands derive from parameters or constants; it has no activations"
+INDEXED = "its other operand is made of indices alone, as in resizing; it has no weights"
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "layers", "reasons"),
+    [
+        (lambda x: (x @ WEIGHTS) @ (x @ WEIGHTS).T, (INPUTS,), 2, [ACTIVE]),
+        (lambda q, k: q @ k.T, (INPUTS, INPUTS), 0, [ACTIVE]),
+        (lambda x: x.T @ x, (INPUTS,), 0, [ACTIVE]),
+        (lambda x: jnp.vdot(x, x), (INPUTS,), 0, [ACTIVE]),
+        (lambda x: x[:, :2] @ WEIGHTS[x[0, :2].astype(int)], (INPUTS,), 0, [ACTIVE]),
+        (spectral, (INPUTS,), 1, [FIXED] * 3),
+        (lambda x: lax.conv_general_dilated_patches(x, (3, 3), (1, 1), "SAME"), (IMAGES,), 0, [INDEXED]),
+        (lambda x: x @ jnp.eye(6), (INPUTS,), 0, [INDEXED]),
+        (lambda x: x @ jnp.ones((6, 2)), (INPUTS,), 1, []),
+        (lambda x: x @ jnp.array([[1.0, 0]] * 6), (INPUTS,), 1, []),
+        (lambda x: jax.nn.one_hot(jnp.arange(6), 6) @ WEIGHTS + x[0], (INPUTS,), 0, [FIXED]),
+        (lambda x: jnp.fft.ifft(jnp.fft.fft(x) * 2).real, (INPUTS,), 0, ["it contracts without weights"] * 2),
+        (lambda x: jax.scipy.linalg.solve_triangular(WEIGHTS, x.T), (INPUTS,), 0, ["it factors or solves"]),
+        (lambda x: jnp.linalg.cholesky(x[:2, :2]), (INPUTS,), 0, ["it factors or solves"]),
+    ],
+)  # fmt: skip
+def test_products_without_weights_make_no_layer(fn: Any, args: Any, layers: int, reasons: list[str]) -> None:
+    traced = quietly(fn, *args)
+    assert len(traced) == layers
+    assert [skipped.reason[: len(reason)] for skipped, reason in zip(traced.skipped, reasons, strict=True)] == reasons
+
+
+def time_first(x: Any) -> Any:
+    """A head over rows: [B, rows, columns, channels] to [rows, B, columns * channels]."""
+    features = conv(x, jnp.ones((3, 3, x.shape[-1], 4)))
+    rows = features.transpose(1, 0, 2, 3)
+    return rows.reshape(*rows.shape[:2], -1) @ jnp.ones((features.shape[2] * 4, 5))
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_images_are_followed_where_time_comes_first(count: int) -> None:
+    images = jnp.asarray(RNG.random((count, 7, 5, 2)) < 0.3, jnp.float32)
+    _, head = trace(time_first, images)
+    assert head.activations.shape == (count, 7, 20)
+    alone = [trace(time_first, images[index : index + 1])[1].activations[0] for index in range(count)]
+    np.testing.assert_array_equal(head.activations, np.stack(alone))
+    cycles = simulate(trace(time_first, images), Phantom2D()).cycles
+    assert cycles.shape == (count,)
+
+
+def windows(x: Any) -> Any:
+    """Window attention's tokens: [B, 2 * 2, 2 * 3, C] to [B * windows, tokens, C]."""
+    parts = x.reshape(-1, 2, 2, 2, 3, 2).transpose(0, 1, 3, 2, 4, 5)
+    return parts.reshape(-1, 6, 2) @ jnp.ones((2, 3))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        windows,
+        lambda x: x.reshape(-1, 2) @ jnp.ones((2, 3)),
+        lambda x: x.transpose(1, 2, 0, 3).reshape(-1, 2) @ jnp.ones((2, 3)),
+        lambda x: lax.map(lambda row: row @ jnp.ones((2, 3)), x.transpose(1, 0, 2, 3)),
+        lambda x: lax.scan(lambda c, row: (c, row * 2), 0.0, x.swapaxes(0, 1))[1].reshape(-1, 2) @ jnp.ones((2, 3)),
+        lambda x: jnp.squeeze(x[:, None].transpose(2, 0, 1, 3, 4), 2) @ jnp.ones((2, 3)),
+        lambda x: jnp.ones((3, 2)) @ jnp.moveaxis(x, 0, -1).reshape(4, 6, 2, -1),
+        lambda x: jnp.concatenate([x, x * 0], 1).transpose(1, 0, 2, 3)[:4] @ jnp.ones((2, 3)),
+        lambda x: (x.transpose(1, 0, 2, 3) - x.mean(0)[:, None]) @ jnp.ones((2, 3)),
+    ],
+)  # fmt: skip
+def test_images_are_followed_through_reshapes_and_transposes(fn: Any) -> None:
+    images = jnp.asarray(RNG.random((3, 4, 6, 2)) < 0.5, jnp.float32)
+    for layer in trace(fn, images):
+        assert layer.batch == 3
+        for index in range(3):
+            alone = trace(fn, images[index : index + 1])
+            if not fn.__code__.co_names.count("mean"):
+                assert (layer.activations[index].sum()) == sum(one.activations.sum() for one in alone) or len(alone) > 1
+
+
+def test_frames_of_a_video_share_their_images_batch_if_it_is_given() -> None:
+    clips = jnp.asarray(RNG.random((2, 3, 7, 5, 2)) < 0.5, jnp.float32)
+
+    def network(x: Any) -> Any:
+        frames = conv(x.reshape(-1, 7, 5, 2), KERNEL)
+        return frames.reshape(2, 3, 70).sum(1) @ jnp.ones((70, 4))
+
+    first, head = trace(network, clips, batch=0)
+    assert (first.activations.shape, head.activations.shape) == ((2, 3, 7, 5, 2), (2, 70))
+    frames, _ = quietly(network, clips)
+    assert frames.batch == 6
+    together = simulate(first, Phantom2D()).layers[0].effectual_macs
+    np.testing.assert_array_equal(together, simulate(frames, Phantom2D()).layers[0].effectual_macs.reshape(2, 3).sum(1))
+    swapped = trace(lambda x: network(x.swapaxes(0, 1)), clips.swapaxes(0, 1), batch=1)
+    np.testing.assert_array_equal(swapped[0].activations, first.activations)
+
+
+def test_where_images_are_can_be_said() -> None:
+    steps = jnp.asarray(RNG.random((5, 3, 6)) < 0.5, jnp.float32)
+
+    def head(x: Any) -> Any:
+        with jax.named_scope("head"):
+            return x @ WEIGHTS
+
+    assert trace(head, steps)[0].activations.shape == (5, 3, 6)
+    for batch in (1, {"args[0]": 1}, {"head": 1}):
+        (layer,) = trace(head, steps, batch=batch)
+        np.testing.assert_array_equal(layer.activations, np.swapaxes(steps, 0, 1) != 0)
+
+
+def test_a_lost_trail_of_images_is_told() -> None:
+    def lost(x: Any) -> Any:
+        parts = x.reshape(2, 2, 6)[::-1].reshape(4, 6)  # the batch as two axes, one of which turns
+        return parts.reshape(2, 2, 6) @ WEIGHTS
+
+    with pytest.warns(UserWarning, match="images are taken along the first axis of what lost:.* read"):
+        (layer,) = trace(lost, INPUTS)
+    assert layer.activations.shape == (2, 2, 6)
 
 
 @pytest.mark.parametrize(
@@ -240,8 +467,8 @@ def test_the_right_operand_is_the_weights() -> None:
             2,
             "batch_group_count is 2",
         ),
-        (jnp.matmul, (jnp.ones((0, 3)), jnp.ones((3, 2))), 2, "activations must not have an empty axis, got .*(0, 3)"),
-        (jnp.matmul, (jnp.ones((2, 0)), jnp.ones((0, 2))), 2, "weights must not have an empty axis"),
+        (lambda x: x @ jnp.ones((3, 2)), (jnp.ones((0, 3)),), 2, "activations must not have an empty axis"),
+        (lambda x: x @ jnp.ones((0, 2)), (jnp.ones((2, 0)),), 2, "weights must not have an empty axis"),
         (
             functools.partial(lax.conv_general_dilated, window_strides=(1,) * 4, padding="SAME"),
             (jnp.ones((1, 1, 2, 2, 2, 2)), jnp.ones((1,) * 6)),
@@ -432,7 +659,11 @@ def test_a_callable_that_is_a_pytree_is_an_input() -> None:
 
 def test_takes_numbers_numpy_and_types_of_few_bits() -> None:
     traced = trace(
-        lambda x, w, factor: (x.astype(w.dtype) @ w) * factor, np.eye(3), jnp.eye(3, dtype=jnp.float8_e4m3fn), 2
+        lambda x, w, factor: (x.astype(w.dtype) @ w) * factor,
+        np.eye(3),
+        jnp.eye(3, dtype=jnp.float8_e4m3fn),
+        2,
+        weight_argnums=1,
     )
     assert traced[0].weights.sum() == 3
     assert trace(lambda k, x: jax.random.normal(k, (2, 3)) @ x, jax.random.key(0), np.eye(3)).outputs.shape == (2, 3)
@@ -449,7 +680,7 @@ def test_values_that_are_dead_are_let_go_of() -> None:
 
     def chain(x: Any) -> Any:
         for step in range(8):
-            x = x + jnp.ones((1, 1)) @ jnp.ones((1, 1))
+            x = x + x[:, :1] @ jnp.ones((1, 1))
             jax.debug.callback(count, step)
         return x.sum()
 
@@ -462,11 +693,11 @@ def test_values_that_are_dead_are_let_go_of() -> None:
     ("fn", "args", "message"),
     [
         (3, (), "fn must be callable, got 3"),
-        (lambda x, mode: x, (INPUTS, {"mode": "train"}), r"args\[1\]\['mode'\] must be an array or .*, got 'train'"),
+        (lambda x: x, ({"mode": "train", "x": INPUTS},), r"args\[0\]\['mode'\] must be an array or .*, got 'train'"),
         (lambda x: x, (np.array(["a"]),), r"args\[0\] must be an array or a number"),
         (lambda x: x, (2**80,), r"args\[0\] must be an array or a number"),
-        (jnp.matmul, (INPUTS, WEIGHTS * jnp.nan), r"weights of .*, of shape \(6, 6\), must not hold NaN, got 36"),
-        (jax.named_scope("head")(jnp.matmul), (INPUTS / INPUTS, WEIGHTS), "activations of head.* must not hold NaN"),
+        (lambda x: x @ (WEIGHTS * jnp.nan), (INPUTS,), r"weights of .*, of shape \(6, 6\), must not hold NaN, got 36"),
+        (jax.named_scope("head")(lambda x: x @ WEIGHTS), (INPUTS / INPUTS,), "activations of head.* must not hold NaN"),
         (conv, (IMAGES.at[0, 0, 0, 0].set(jnp.nan), KERNEL), "activations of .* must not hold NaN, got 1 of them"),
     ],
 )  # fmt: skip
@@ -478,6 +709,24 @@ def test_bad_arguments(fn: Any, args: Any, message: str) -> None:
 def test_nan_where_no_mask_is_needed_is_no_error() -> None:
     traced = quietly(lambda q: jnp.einsum("bqc,bkc->bqk", q, q), jnp.full((2, 3, 4), jnp.nan))
     assert np.isnan(traced.outputs).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight_argnums": 1}, "weight_argnums must be positions among the 1 arguments of fn, got 1"),
+        ({"weight_argnums": (0, True)}, r"weight_argnums must be positions among .*, got \(0, True\)"),
+        ({"weight_argnums": "w"}, "weight_argnums must be positions among .*, got 'w'"),
+        ({"batch": -1}, "batch must be a non-negative integer, got -1"),
+        ({"batch": 2}, "batch must be an axis of the inputs, got 2; they have fewer axes"),
+        ({"batch": {"args[0]": 2}}, r"batch\['args\[0\]'\] must be an axis of an array of shape \(4, 6\), got 2"),
+        ({"batch": {"head": 0}}, r"batch must name inputs or layers, got 'head'; there are args\[0\], <lambda>:"),
+        ({"batch": {"args[0]": "x"}}, r"batch\['args\[0\]'\] must be a non-negative integer, got 'x'"),
+    ],
+)
+def test_bad_options(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        trace(lambda x: x @ WEIGHTS, INPUTS, **options)
 
 
 def test_traced_arguments() -> None:
