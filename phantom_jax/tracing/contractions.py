@@ -205,8 +205,8 @@ def _convolution(contraction: Contraction, name: str, images: Images | None) -> 
     filters, depth, *kernel = numbers.rhs_spec
     axes = [numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1]]
     return convolution(
-        np.ascontiguousarray(to_mask("weights", right, name).transpose(*kernel, depth, filters)),
-        activations_of(contraction, to_mask("activations", left, name)),
+        np.ascontiguousarray(to_mask(f"weights of {name}", right).transpose(*kernel, depth, filters)),
+        activations_of(contraction, to_mask(f"activations of {name}", left)),
         name,
         images if images is None or images.axis is None else images.along(axes.index(images.axis)),
         strides=params["window_strides"],
@@ -220,9 +220,9 @@ def _convolution(contraction: Contraction, name: str, images: Images | None) -> 
 def _product(contraction: Contraction, name: str, images: Images | None) -> Layer:
     left, right = contraction.left.array, contraction.right.array
     (left_contracting, right_contracting), _ = contraction.params["dimension_numbers"]
-    activations = activations_of(contraction, to_mask("activations", left, name))
+    activations = activations_of(contraction, to_mask(f"activations of {name}", left))
     free = _free(right, right_contracting)
-    weights = to_mask("weights", right, name).transpose(*right_contracting, *free)
+    weights = to_mask(f"weights of {name}", right).transpose(*right_contracting, *free)
     depth = math.prod(right.shape[axis] for axis in right_contracting)
     filters = math.prod(right.shape[axis] for axis in free)
     if images is not None and images.axis is not None:

@@ -26,6 +26,12 @@ class Images:
         """Returns the same images along another axis of the same size; without one, None, or those of one image."""
         return None if axis is None and self.count > 1 else dataclasses.replace(self, axis=axis)
 
+    def swapped(self, rank: int) -> "Images":
+        """Returns where the images are after the last two axes of `rank` change places."""
+        if self.axis is None or self.axis < rank - 2:
+            return self
+        return dataclasses.replace(self, axis=2 * rank - 3 - self.axis)
+
     def reshaped(self, old: Sequence[int], new: Sequence[int]) -> "Images | None":
         """Returns where the images are after a reshape; None if their axis is split."""
         if self.count == 1 or self.axis is None:

@@ -94,6 +94,11 @@ class Findings:
         """Takes what makes no layer."""
         self._skipped.append(Skipped(primitive, name, tuple(map(tuple, shapes)), reason))
 
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """What is skipped so far."""
+        return tuple(self._skipped)
+
     def traced(self, outputs: Any) -> Traced:
         """Returns what was found; warns of what was skipped or guessed, in the name of who called the caller."""
         if self._guessed:
@@ -107,11 +112,11 @@ class Findings:
             rest = len(self._skipped) - len(listed)
             more = f"\n  and {rest} more, see .skipped" if rest else ""
             warnings.warn(f"what makes no layer is left out:{''.join(listed)}{more}", stacklevel=3)
-        return Traced(tuple(self._layers), tuple(self._sources), tuple(self._skipped), outputs)
+        return Traced(tuple(self._layers), tuple(self._sources), self.skipped, outputs)
 
 
-def to_mask(operand: str, values: Any, name: str) -> np.ndarray:
-    """Returns the boolean mask of an operand's values.
+def to_mask(operand: str, values: Any) -> np.ndarray:
+    """Returns the boolean mask of an operand's values; `operand` is what messages call it.
 
     Raises:
         ValueError: They hold NaN.
@@ -120,5 +125,5 @@ def to_mask(operand: str, values: Any, name: str) -> np.ndarray:
     if jnp.issubdtype(array.dtype, jnp.inexact):
         missing = int(np.count_nonzero(np.isnan(array)))
         if missing:
-            raise ValueError(f"{operand} of {name}, of shape {array.shape}, must not hold NaN, got {missing} of them.")
+            raise ValueError(f"{operand}, of shape {array.shape}, must not hold NaN, got {missing} of them.")
     return array != 0

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.numpy_helper
 import onnxruntime
 from numpy.typing import ArrayLike
 
@@ -64,15 +65,17 @@ def check_inputs(model: onnx.ModelProto, inputs: ArrayLike | Mapping[str, ArrayL
 
 
 def run(
-    model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], names: Iterable[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the outputs of a model, and those with the values of further tensors, by name.
+    model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], names: Iterable[str], shapes_of: Iterable[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, tuple[int, ...]]]:
+    """Returns the outputs of a model, those with the values of further tensors, and the shapes of others; by name.
 
     Raises:
         ValueError: onnxruntime does not run it.
     """
-    outputs = [output.name for output in model.graph.output]
-    wanted = list(dict.fromkeys([*outputs, *names]))
+    outputs, nodes = [output.name for output in model.graph.output], len(model.graph.node)
+    shaped = {f"shape of {name}": name for name in dict.fromkeys(shapes_of)}
+    wanted = list(dict.fromkeys([*outputs, *names, *shaped]))
+    model.graph.node.extend(onnx.helper.make_node("Shape", [name], [shape]) for shape, name in shaped.items())
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted[len(outputs) :])
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -83,13 +86,53 @@ def run(
         values = dict(zip(wanted, session.run(wanted, dict(feeds)), strict=True))
     except Exception as error:  # its classes share no base
         raise ValueError(f"onnxruntime does not run the model on these inputs: {error}") from error
-    return {name: values[name] for name in outputs}, values
+    finally:
+        del model.graph.node[nodes:]
+        del model.graph.output[len(outputs) :]
+    shapes = {name: tuple(map(int, np.asarray(values.pop(shape)))) for shape, name in shaped.items()}
+    return {name: values[name] for name in outputs}, values, shapes
+
+
+def constant_axes(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    """Returns the values of small integer constants by name, such as axes."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            tensors[node.output[0]] = node.attribute[0].t
+    kinds = (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+    return {
+        name: onnx.numpy_helper.to_array(tensor)
+        for name, tensor in tensors.items()
+        if tensor.data_type in kinds and len(tensor.dims) <= 1
+    }
+
+
+def _make_dense(graph: onnx.GraphProto) -> None:
+    """Replaces sparse initializers and constants of a graph, and of its bodies, by dense ones."""
+    for tensor in graph.sparse_initializer:
+        graph.initializer.append(_dense(tensor, tensor.values.name))
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "sparse_value":
+                attribute.CopyFrom(onnx.helper.make_attribute("value", _dense(attribute.sparse_tensor, "")))
+            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                _make_dense(inner)
+
+
+def _dense(tensor: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
+    values, indices = onnx.numpy_helper.to_array(tensor.values), onnx.numpy_helper.to_array(tensor.indices)
+    array = np.zeros(tuple(tensor.dims), values.dtype)
+    array[tuple(indices.T) if indices.ndim > 1 else np.unravel_index(indices, array.shape)] = values
+    return onnx.numpy_helper.from_array(array, name)
 
 
 def _checked(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
     if not model.graph.node:
         raise ValueError(f"path must name an ONNX model, got {what}, which has no nodes.")
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
+    model = onnx.inliner.inline_local_functions(model) if model.functions else model
+    _make_dense(model.graph)
+    return model
 
 
 def _described(info: onnx.ValueInfoProto) -> str:
