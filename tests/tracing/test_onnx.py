@@ -597,13 +597,16 @@ def pruned(model: onnx.ModelProto, zeros: float) -> dict[str, np.ndarray]:
     return {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
 
 
-def test_a_real_model_pruned_on_a_real_picture() -> None:
-    """The text direction classifier of PaddleOCR, a MobileNetV3."""
+def ocr_models() -> pathlib.Path:
     package = importlib.util.find_spec("rapidocr_onnxruntime")
     if package is None or not package.submodule_search_locations:
-        pytest.skip("rapidocr-onnxruntime, which ships the model, is not installed")
-    folder = pathlib.Path(package.submodule_search_locations[0])
-    model = onnx.load(folder / "models" / "ch_ppocr_mobile_v2.0_cls_infer.onnx")
+        pytest.skip("rapidocr-onnxruntime, which ships the models, is not installed")
+    return pathlib.Path(package.submodule_search_locations[0]) / "models"
+
+
+def test_a_real_model_pruned_on_a_real_picture() -> None:
+    """The text direction classifier of PaddleOCR, a MobileNetV3."""
+    model = onnx.load(ocr_models() / "ch_ppocr_mobile_v2.0_cls_infer.onnx")
     constants = pruned(model, zeros=0.7)
     picture = Image.fromarray(load_sample_image("china.jpg")).resize((192, 48))
     image = (np.asarray(picture, np.float32).transpose(2, 0, 1)[None] / 255 - 0.5) / 0.5
@@ -638,3 +641,21 @@ def test_a_real_model_pruned_on_a_real_picture() -> None:
     report = simulate(traced, Phantom2D())
     assert [layer.name for layer in report.layers] == [f"Conv@{index}" for index in range(53)] + ["MatMul@0"]
     assert 0 < report.cycles[0] < sum(layer.dense_cycles for layer in report.layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "layers", "skipped"),
+    [
+        ("ch_PP-OCRv4_det_infer", (1, 3, 64, 64), 64, 0),
+        ("ch_PP-OCRv4_rec_infer", (2, 3, 48, 96), 47, 4),
+        ("ch_ppocr_mobile_v2.0_cls_infer", (2, 3, 48, 192), 54, 0),
+    ],
+)
+def test_real_models_have_all_their_contractions(name: str, shape: Any, layers: int, skipped: int) -> None:
+    model = onnx.load(ocr_models() / f"{name}.onnx")
+    traced = quietly(model, np.random.default_rng(0).normal(size=shape))
+    assert (len(traced), len(traced.skipped)) == (layers, skipped)
+    contracting = [node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")]
+    names = [str(layer.name) for layer in traced] + [one.name for one in traced.skipped]
+    assert sorted(names) == sorted(node.name or node.output[0] for node in contracting)
+    assert {layer.batch for layer in traced} == {shape[0]}
