@@ -30,7 +30,6 @@ class Front(Sweep):
         if sweeper.get("storage") is None:
             command.note(["no front will be written, as hydra.sweeper.storage is null: the study is not kept."])
             return
-        pathlib.Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         with flag_override(config, ["readonly", "struct"], False):
             if sweeper.study_name is None:
                 sweeper.study_name = f"explore-{_digest(config)}"

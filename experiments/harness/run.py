@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 
 from experiments.harness import command
 from experiments.harness.files import save_figure, write_csv, write_json
+from experiments.harness.lock import RUN_LOCK, Lock
 from experiments.harness.options import make, plain
 from experiments.harness.resume import differences, identity
 
@@ -39,6 +41,28 @@ class Run:
         self.options = plain(config)
         self.directory = command.output_directory()
         self._config = config
+        self._locks = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes out of the run's directory.
+
+        Raises:
+            ValueError: One works there.
+        """
+        with self._locks:
+            self._locks.enter_context(Lock(self.directory / RUN_LOCK))
+            yield
+
+    def resume_in(self, directory: pathlib.Path) -> None:
+        """Takes over the directory of an earlier run, within `locked`.
+
+        Raises:
+            ValueError: Another process works there.
+        """
+        if not directory.samefile(self.directory):
+            self._locks.enter_context(Lock(directory / RUN_LOCK))
+            self.directory = directory
 
     @functools.cached_property
     def provenance(self) -> dict[str, Any]:
@@ -110,7 +134,8 @@ class Run:
 def main(name: str, value: Callable[[Mapping[str, Any]], Any] | None = None) -> Callable[..., Callable[[], Any]]:
     """Returns what makes the entry point of a command from a function of its run.
 
-    In a multirun, a run whose directory holds its results is skipped. The directory is printed last.
+    The run's directory is locked meanwhile. In a multirun, a run whose directory holds its results is skipped. The
+    directory is printed last.
 
     Args:
         name: The command's name, and that of its configuration.
@@ -121,9 +146,10 @@ def main(name: str, value: Callable[[Mapping[str, Any]], Any] | None = None) -> 
         @functools.wraps(function)
         def body(config: DictConfig) -> Any:
             run = Run(name, config)
-            results = run.finished()
-            if results is None:
-                results = function(run)
+            with run.locked():
+                results = run.finished()
+                if results is None:
+                    results = function(run)
             print(run.directory, flush=True)
             return value(results) if value else None
 

@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 
 from experiments.harness import command
+from experiments.harness.lock import SWEEP_LOCK, Lock
 
 _REPORT = re.compile(r"#(\d+) ")  # at the beginning of what `command.guarded` leaves of a run that failed
 
@@ -23,6 +24,11 @@ class Sweep(Callback):
     """
 
     again = "These alone run again with"
+    _lock: Lock | None = None  # of the directory, until the end
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what launchers send to workers, which do not hold the lock."""
+        return {**vars(self), "_lock": None}
 
     def begin(self, config: DictConfig) -> None:
         """Prepares the runs; for subclasses.
@@ -40,10 +46,13 @@ class Sweep(Callback):
         """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Prepares the configuration, and removes reports of an earlier try."""
+        """Prepares the configuration, locks the directory, and removes reports of an earlier try."""
 
         def begin() -> None:
             _prepare(config)
+            directory = pathlib.Path(config.hydra.sweep.dir)
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(directory / SWEEP_LOCK)
             for path, _ in _reports(config):
                 path.unlink()
             self.begin(config)
@@ -55,6 +64,8 @@ class Sweep(Callback):
         """Reports runs that failed, and how to start them again."""
         failed = [line for _, line in _reports(config)]
         is_complete = _succeeds(lambda: self.end(config, failed))
+        if self._lock is not None:
+            self._lock.release()
         if failed:
             count = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
             lines = [f"{count} failed:", *(f"  {line}" for line in failed), f"{self.again}:"]

@@ -35,7 +35,7 @@ def train(run: Run) -> None:
     from phantom_jax.workloads import write_npz
 
     arch, training = run.arch(), options.read(run.options)
-    run.directory = _directory(run, training)
+    _resume_elsewhere(run, training)
     checkpoints = Checkpoints(run.directory / "checkpoints", training.identity)
     found = _found(checkpoints, training)
     trainer = Trainer(training.settings, training.network, training.splits, arch)
@@ -71,13 +71,13 @@ def train(run: Run) -> None:
     print_tables([phases_table(phases)])
 
 
-def _directory(run: Run, training: "Training") -> pathlib.Path:
-    """Returns the directory of the run, which may be that of an earlier run."""
+def _resume_elsewhere(run: Run, training: "Training") -> None:
+    """Takes over the directory that `resume` names, if it does."""
     if isinstance(training.resume, bool):
-        return run.directory
+        return
     if not (training.resume / "checkpoints").is_dir():
         raise ValueError(f"resume must name the directory of a run with checkpoints, got {str(training.resume)!r}.")
-    return training.resume
+    run.resume_in(training.resume)
 
 
 def _found(checkpoints: "Checkpoints", training: "Training") -> "Snapshot | None":

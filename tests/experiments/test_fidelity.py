@@ -60,7 +60,7 @@ def test_measures_prints_writes_and_resumes_where_it_was_interrupted(
         assert line in done.stdout
     names = ("error", "gradient", "rank", "stale_redrawn", "stale_scaled")
     assert {path.name for path in directory.iterdir() if path.suffix != ".log"} == {
-        *(".hydra", "cases.jsonl", "log.jsonl", "results.csv", "results.json"),
+        *(".hydra", ".lock", "cases.jsonl", "log.jsonl", "results.csv", "results.json"),
         *(f"{name}.{kind}" for name in names for kind in ("png", "svg")),
     }
 

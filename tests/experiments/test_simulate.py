@@ -51,7 +51,7 @@ def test_prints_tables_and_writes_results(tmp_path: pathlib.Path, masks: pathlib
     directory = pathlib.Path(lines[-1])
     assert directory.parents[1] == tmp_path / "outputs"
     assert sorted(path.name for path in directory.iterdir()) == [
-        ".hydra",
+        *(".hydra", ".lock"),
         *("log.jsonl", "mesh.png", "mesh.svg", "results.csv", "results.json", "simulate.log"),
         *("speedups.png", "speedups.svg", "stack.png", "stack.svg"),
     ]

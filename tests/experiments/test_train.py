@@ -51,7 +51,7 @@ def check_outputs(directory: pathlib.Path, printed: str) -> None:
     for line in ("At the end of each phase", "Cycle stack", "tune "):
         assert line in printed
     assert {path.name for path in directory.iterdir() if path.name != "train.log"} == {
-        *(".hydra", "checkpoints", "log.jsonl", "masks.npz", "progress.png", "progress.svg", "results.csv"),
+        *(".hydra", ".lock", "checkpoints", "log.jsonl", "masks.npz", "progress.png", "progress.svg", "results.csv"),
         *("results.json", "stack.png", "stack.svg"),
     }
     found = results(directory)
