@@ -217,7 +217,8 @@ def test_checkpoints_that_are_damaged_are_skipped_and_others_refused(tmp_path: p
     checkpoints = Checkpoints(tmp_path, {"seed": 0, "model": {"stages": [1, 2]}})
     for step in (3, 6):
         checkpoints.save(step, {"a": np.arange(step), "b/c": np.array(True)}, {"step": step})
-    (tmp_path / "9.orbax-checkpoint-tmp").mkdir()  # killed while it wrote
+    for killed in ("9.partial", "9.partial.orbax-checkpoint-tmp"):  # while it wrote
+        (tmp_path / killed).mkdir()
     for path in (tmp_path / "6" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:5])
@@ -229,20 +230,72 @@ def test_checkpoints_that_are_damaged_are_skipped_and_others_refused(tmp_path: p
     np.testing.assert_array_equal(found[0]["a"], np.arange(3))
     assert len(notes) == 1
     assert "checkpoint 6" in notes[0]
+    assert {path.name for path in tmp_path.iterdir()} == {"3", "damaged-6"}
     with pytest.raises(ValueError, match=r"another configuration: model.stages was \[1, 2\], now \[1\]; new was None"):
         Checkpoints(tmp_path, {"seed": 0, "model": {"stages": [1]}, "new": 1}).restore(print)
     assert Checkpoints(tmp_path / "none", {}).restore(print) is None
 
 
-def test_checkpoints_of_an_earlier_version_are_refused(tmp_path: pathlib.Path) -> None:
-    manager = ocp.CheckpointManager(tmp_path)
+def test_a_single_flipped_bit_in_any_file_of_a_checkpoint_is_found(
+    tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = Checkpoints(tmp_path, {})
+    for step in (3, 6):
+        checkpoints.save(step, {"a": np.random.default_rng(step).random((20, 30))}, {"step": step})
+    files = [path for path in (tmp_path / "6").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        whole = path.read_bytes()
+        for offset, bit in ((0, 5), (len(whole) // 3, 0), (len(whole) // 2, 6), (len(whole) - 1, 2)):
+            flipped = bytearray(whole)
+            flipped[offset] ^= 1 << bit
+            path.write_bytes(flipped)
+            notes: list[str] = []
+            found = checkpoints.restore(notes.append)
+            assert found is not None
+            assert found[1] == {"step": 3}
+            (note,) = notes
+            start = f"checkpoint 6 is damaged, so it is skipped and kept as {tmp_path / 'damaged-6'}: "
+            assert note.startswith(start)
+            assert (
+                path.name == "checksums.json"
+                or note == f"{start}{path.relative_to(tmp_path / '6')} does not match its checksum"
+            )
+            (tmp_path / "damaged-6").rename(tmp_path / "6")
+        path.write_bytes(whole)
+    found = checkpoints.restore(print)
+    assert found is not None
+    np.testing.assert_array_equal(found[0]["a"], np.random.default_rng(6).random((20, 30)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_checkpoint_that_lacks_a_file_is_skipped_and_the_newest_two_are_kept(tmp_path: pathlib.Path) -> None:
+    checkpoints = Checkpoints(tmp_path, {})
+    for step in (3, 6, 9):
+        checkpoints.save(step, {"a": np.arange(step)}, {"step": step})
+    assert {path.name for path in tmp_path.iterdir()} == {"6", "9"}
+    (tmp_path / "9/record/metadata").unlink()
+    notes: list[str] = []
+    found = checkpoints.restore(notes.append)
+    assert found is not None
+    assert found[1] == {"step": 6}
+    assert notes[0].endswith("damaged-9: record/metadata is missing")
+
+
+def test_checkpoints_of_another_version_are_refused(tmp_path: pathlib.Path) -> None:
+    manager = ocp.CheckpointManager(tmp_path / "earlier")
     state = ocp.args.StandardSave({"leaves": [np.arange(3)]})  # pyright: ignore[reportCallIssue]
     record = ocp.args.JsonSave({"identity": {}, "about": {"step": 1}})  # pyright: ignore[reportCallIssue]
     manager.save(1, args=ocp.args.Composite(state=state, record=record))
     manager.close()
-    with pytest.raises(ValueError, match=r"checkpoints of an earlier version.*Set another directory"):
-        Checkpoints(tmp_path, {}).restore(print)
-    assert (tmp_path / "1").is_dir()
+    with pytest.raises(ValueError, match=r"checkpoints of an earlier version, but .* reads version 1\. Set another"):
+        Checkpoints(tmp_path / "earlier", {}).restore(print)
+    assert (tmp_path / "earlier/1").is_dir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("phantom_jax.training.checkpoints._VERSION", "version 2")
+        Checkpoints(tmp_path / "later", {}).save(1, {"a": np.arange(3)}, {})
+    with pytest.raises(ValueError, match=r"checkpoints of version 2, but this phantom_jax reads version 1\."):
+        Checkpoints(tmp_path / "later", {}).restore(print)
 
 
 def test_arrays_of_another_network_are_refused() -> None:
@@ -269,7 +322,7 @@ def test_a_full_disk_is_reported_and_leaves_checkpoints_as_they_were(
     def is_full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ocp.CheckpointManager, "save", is_full)
+    monkeypatch.setattr(ocp.Checkpointer, "save", is_full)
     with pytest.raises(OSError, match=r"after step 2 cannot be saved in .* bytes are free: .*No space left.*resume="):
         checkpoints.save(2, {"a": np.arange(3)}, {"step": 2})
     found = Checkpoints(tmp_path, {}).restore(print)
