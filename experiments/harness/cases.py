@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from experiments.harness import command
-from experiments.harness.files import write_whole
+from experiments.harness.files import json_object, write_whole
 from experiments.harness.resume import differences
 
 Case = TypeVar("Case")
@@ -17,7 +17,7 @@ Key = tuple[Any, ...]  # a kind of case, and the identity of one of them
 def resume(path: pathlib.Path, how: Mapping[str, Any], read: Callable[[dict[str, Any]], Case]) -> list[Case]:
     """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
 
-    A line that was not finished is dropped.
+    A line that was not finished is dropped, and one that cannot be read is left out with a note.
 
     Args:
         path: The file; it need not exist.
@@ -28,10 +28,10 @@ def resume(path: pathlib.Path, how: Mapping[str, Any], read: Callable[[dict[str,
         ValueError: The cases were measured with other settings, or the file does not hold cases.
     """
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    records = [json_object(line) for line in lines]
     try:
-        first, *records = [json.loads(line) for line in lines] or [how]
-        different = differences(first, how)
-        cases = [read(record) for record in records]
+        different = differences(json.loads(lines[0]), how) if lines else []
+        cases = [read(record) for record in records[1:] if record is not None]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} must hold cases of this command, a JSON object on each line: {error!r}.") from error
     if different:
@@ -39,7 +39,10 @@ def resume(path: pathlib.Path, how: Mapping[str, Any], read: Callable[[dict[str,
             f"{path} holds cases that were measured with other settings: {'; '.join(different)}. Set these as they "
             "were, or another hydra.run.dir."
         )
-    whole = b"".join(line + b"\n" for line in [json.dumps(how).encode(), *lines[1:]])
+    if garbage := records.count(None):
+        command.note([f"{path}: lines that cannot be read are left out, and their cases measured again: {garbage}."])
+    kept = [line for line, record in zip(lines[1:], records[1:], strict=True) if record is not None]
+    whole = b"".join(line + b"\n" for line in [json.dumps(how).encode(), *kept])
     write_whole(path, lambda file: file.write(whole))
     return cases
 

@@ -39,6 +39,15 @@ def write_json(path: pathlib.Path, data: Any) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
+def json_object(line: bytes) -> dict[str, Any] | None:
+    """Returns the JSON object that a line of a file holds, None if it holds something else."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def write_csv(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes a CSV file with a header, whole or not at all; None becomes an empty cell."""
     text = io.StringIO()

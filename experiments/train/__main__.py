@@ -5,9 +5,7 @@ again with `resume=true hydra.run.dir=` that directory, or `resume=` that direct
 """
 
 import dataclasses
-import json
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from experiments.harness import command
@@ -27,6 +25,7 @@ def train(run: Run) -> None:
     from rich.console import Console
 
     from experiments.harness.files import write_whole
+    from experiments.harness.tracking import read_points
     from experiments.train import options
     from experiments.train.figures import progress
     from phantom_jax import plotting
@@ -59,7 +58,7 @@ def train(run: Run) -> None:
         run.table("phases", phases)
         run.tracker.summarize(evaluation.summary())
         run.tracker.artifact("masks", masks, "masks")
-        points = _points(run.directory / "log.jsonl")
+        points = read_points(run.directory / "log.jsonl")
         run.figures({"stack": plotting.cycle_stack(evaluation.report), "progress": progress(points, trainer.ends)})
         results = {"data_sha256": training.identity["data_sha256"], "phases": phases, "test": evaluation.summary()}
         run.finish({**results, "target_cycles": training.settings.cycles, **evaluation.report.to_dict()})
@@ -122,13 +121,6 @@ def _train(
 
         with named(IN_GROUPS):
             trainer.run(report, figures_of, checkpoints, training.checkpoint_every)
-
-
-def _points(path: pathlib.Path) -> Sequence[Mapping[str, Any]]:
-    """Returns what was logged of steps; a log that could not be written has none."""
-    if not path.exists():
-        return []
-    return [record for record in map(json.loads, path.read_text().splitlines()) if "step" in record]
 
 
 if __name__ == "__main__":

@@ -238,6 +238,17 @@ def test_a_failing_case_does_not_lose_the_others(tmp_path: pathlib.Path) -> None
     assert measured[5:] == [1, 3, 3]
 
 
+def test_a_line_of_cases_that_is_garbage_is_left_out_with_a_note(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_bytes(b'{"of": "test"}\n{"x": 1}\n{"x": {"x": 2}\n\xff\n{"x": 3}\n{"x"')
+    assert cases.resume(path, {"of": "test"}, dict) == [{"x": 1}, {"x": 3}]
+    noted = f"Note: {path}: lines that cannot be read are left out, and their cases measured again: 2.\n"
+    assert capsys.readouterr().out == noted
+    assert path.read_text() == '{"of": "test"}\n{"x": 1}\n{"x": 3}\n'
+
+
 @pytest.mark.parametrize("sweeper", ["basic", "optuna"])
 def test_a_bug_in_a_run_of_a_sweep_is_reported_with_its_traceback(
     tmp_path: pathlib.Path,

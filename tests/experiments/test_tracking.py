@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import phantom_jax
-from experiments.harness.tracking import Identity, Tracker, Wandb, logged_group, open_tracker
+from experiments.harness.tracking import Identity, Tracker, Wandb, logged_group, open_tracker, read_points
 from tests.experiments import commands
 
 IDENTITY = Identity("train", {"seed": 0, "rate": math.inf}, group="sweep")
@@ -164,19 +164,36 @@ def test_there_may_be_no_log_to_resume(tmp_path: pathlib.Path) -> None:
     assert [record["step"] for record in lines(tmp_path)[1:-1]] == [3]
 
 
-@pytest.mark.parametrize("damage", [b'{"step": 1, "lo{"step": 2}\n', b"\0\0\0\n", b"[1]\n", b'{"step": "1"}\n'])
-def test_a_damaged_log_is_left_as_it_is(
+@pytest.mark.parametrize(
+    "damage",
+    [b'{"step": 1, "lo{"step": 2}\n', b"\0\0\0\n", b"[1]\n", b'{"step": "1"}\n', b"\xff\n", b"[" * 100_000 + b"\n"],
+)
+def test_a_line_of_a_log_that_is_garbage_is_left_out_with_a_note(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], damage: bytes
 ) -> None:
     path = tmp_path / "log.jsonl"
-    before = b"{}\n" + damage + b'{"step": 3}\n'
-    path.write_bytes(before)
+    path.write_bytes(b'{}\n{"step": 1}\n' + damage + b'{"step": 3}\n{"step": 4}\n{"st')
+    assert read_points(path) == [{"step": 1}, {"step": 3}, {"step": 4}]
     with open_tracker(tmp_path, IDENTITY, resume_after=3) as tracker:
         tracker.log({"loss": 1.0}, 4)
-    assert path.read_bytes() == before
-    told = capsys.readouterr().err
-    assert told.startswith(f"Note: tracking with log.jsonl stopped: {path} must hold a JSON object on each line: ")
-    assert told.count("\n") == 1
+    assert lines(tmp_path)[1:] == [{"step": 1}, {"step": 3}, {"step": 4, "loss": 1.0}, {"failed": False}]
+    noted = "has 1 line that cannot be read, the first of them line 3; the log continues without them and their steps."
+    assert capsys.readouterr().err == f"Note: {path} {noted}\n"
+
+
+def test_a_log_of_many_garbage_lines_has_one_note(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"no identity\n" + b"x\n" * 500 + b'{"step": 3}\n')
+    with open_tracker(tmp_path, IDENTITY, resume_after=3):
+        pass
+    assert lines(tmp_path)[1:] == [{"step": 3}, {"failed": False}]
+    noted = "has 500 lines that cannot be read, the first of them line 2; the log continues without them and their "
+    assert capsys.readouterr().err == f"Note: {path} {noted}steps.\n"
+
+
+def test_a_log_that_could_not_be_written_has_no_points(tmp_path: pathlib.Path) -> None:
+    assert read_points(tmp_path / "none") == []
+    assert read_points(tmp_path) == []
 
 
 class Recorder:

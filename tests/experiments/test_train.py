@@ -86,6 +86,10 @@ def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
         return (directory / "log.jsonl").exists() and len(log_lines(directory)) >= 25
 
     commands.kill_when(has_25_lines, "train", above, *LEARNING, f"hydra.run.dir={run}")
+    with (directory / "log.jsonl").open("rb+") as file:  # as a disk may leave a line
+        whole = file.read().splitlines(keepends=True)
+        file.seek(0)
+        file.writelines([*whole[:9], b"\0garbage\n", *whole[9:]])
     names = [path.name for path in (directory / "checkpoints").iterdir()]
     newest, older = sorted((int(name) for name in names if name.isdecimal()), reverse=True)[:2]
     for path in (directory / "checkpoints" / str(newest)).rglob("*"):  # as if it had been killed while it wrote
@@ -93,7 +97,8 @@ def check_a_killed_run(directory: pathlib.Path, expected: pathlib.Path) -> None:
             path.write_bytes(path.read_bytes()[:-3])
     done = commands.run("train", above, *LEARNING, f"resume={run}")
     assert done.returncode == 0, done.stderr
-    assert f"checkpoint {newest}" in done.stdout
+    assert f"checkpoint {newest} is damaged" in done.stdout
+    assert "log.jsonl has 1 line that cannot be read, the first of them line 10" in done.stderr
     assert f"resumes after step {older} of {STEPS}" in done.stdout
     assert [record for record in log(directory) if "step" in record] == [
         record for record in log(expected) if "step" in record

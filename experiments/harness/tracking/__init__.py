@@ -21,7 +21,8 @@ Numbers that JSON lacks are the strings "NaN", "Infinity" and "-Infinity", which
 """
 
 from experiments.harness.tracking.backend import Backend, Identity
+from experiments.harness.tracking.json_lines import read_points
 from experiments.harness.tracking.tracker import Tracker, logged_group, open_tracker
 from experiments.harness.tracking.wandb_run import MODES, Wandb
 
-__all__ = ["MODES", "Backend", "Identity", "Tracker", "Wandb", "logged_group", "open_tracker"]
+__all__ = ["MODES", "Backend", "Identity", "Tracker", "Wandb", "logged_group", "open_tracker", "read_points"]

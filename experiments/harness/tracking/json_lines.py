@@ -3,11 +3,12 @@
 import json
 import math
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import phantom_jax
-from experiments.harness.files import write_whole
+from experiments.harness.files import json_object, write_whole
 from experiments.harness.tracking.backend import Identity, Row, Value
 
 
@@ -15,7 +16,7 @@ class JsonLines:
     """A file of JSON lines."""
 
     def __init__(self, path: pathlib.Path, identity: Identity, resume_after: int | None) -> None:
-        """Begins a file, or continues one.
+        """Begins a file, or continues one; lines that cannot be read are left out with a note.
 
         Args:
             path: The file.
@@ -23,7 +24,6 @@ class JsonLines:
             resume_after: The last step whose points are kept; None to keep nothing.
 
         Raises:
-            ValueError: The file to continue is damaged, other than in an unfinished last line.
             OSError: It cannot be written.
         """
         first = {
@@ -70,17 +70,38 @@ class JsonLines:
         return str(path.relative_to(self._directory) if path.is_relative_to(self._directory) else path)
 
 
+def read_points(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the points of a log in order; a log that could not be written has none, nor has a line of garbage."""
+    try:
+        _, *lines = _whole_lines(path)
+    except (OSError, ValueError):
+        return []
+    return [point for point in map(_record, lines) if point and "step" in point]
+
+
 def _points(path: pathlib.Path, last: int | None) -> list[bytes]:
-    """Returns the lines of the points of a file, up to a step."""
+    """Returns the lines of the points of a file, up to a step, and notes lines of garbage."""
     if last is None or not path.exists():
         return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    if lines and not lines[-1].endswith(b"\n"):
-        del lines[-1]
-    try:
-        return [line for line in lines[1:] if json.loads(line).get("step", math.inf) <= last]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} must hold a JSON object on each line: {error}") from error
+    _, *lines = _whole_lines(path) or [b""]  # the first is the run's identity, which is written anew
+    records = [_record(line) for line in lines]
+    if garbage := [number for number, record in enumerate(records, 2) if record is None]:
+        count = "1 line" if len(garbage) == 1 else f"{len(garbage)} lines"
+        where = f"{path} has {count} that cannot be read, the first of them line {garbage[0]}"
+        print(f"Note: {where}; the log continues without them and their steps.", file=sys.stderr)
+    pairs = zip(lines, records, strict=True)
+    return [line for line, record in pairs if record is not None and record.get("step", math.inf) <= last]
+
+
+def _whole_lines(path: pathlib.Path) -> list[bytes]:
+    """Returns the lines of a file but for one that was not finished."""
+    return [line + b"\n" for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Returns what a line says, None if it is garbage."""
+    record = json_object(line)
+    return None if record is None or not isinstance(record.get("step", 0), int) else record
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
