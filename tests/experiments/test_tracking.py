@@ -2,15 +2,19 @@
 
 import collections
 import functools
+import http.server
 import json
 import math
 import os
 import pathlib
+import re
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -22,6 +26,7 @@ from hypothesis import strategies as st
 
 import phantom_jax
 from experiments.harness.tracking import Identity, Tracker, Wandb, logged_group, open_tracker, read_points
+from experiments.harness.tracking.wandb_run import unreachable
 from tests.experiments import commands
 
 IDENTITY = Identity("train", {"seed": 0, "rate": math.inf}, group="sweep")
@@ -389,6 +394,88 @@ def test_a_run_of_wandb_is_resumed_under_its_identifier(
     assert second["summary"]["speedup/scnn"] == 1.5
     assert os.environ["WANDB_ERROR_REPORTING"] == "false"
     assert "WANDB_DATA_DIR" not in os.environ
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Sets the address of wandb's server, and the key if there is one, where there is no login."""
+    import wandb
+
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "")  # so that it is put back
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("NETRC", os.devnull)
+
+    def set_server(url: str, key: str | None = None) -> None:
+        wandb.teardown()  # what it has read of the environment
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+        monkeypatch.delenv("WANDB_API_KEY", raising=False)
+        if key:
+            monkeypatch.setenv("WANDB_API_KEY", key)
+
+    yield set_server
+    wandb.teardown()
+
+
+def check_offline_copy(directory: pathlib.Path, err: str, reason: str) -> None:
+    """There is one, and a note says how to upload it."""
+    (run,) = read_wandb(directory)
+    assert run["points"][0]["loss"] == 0.5
+    (copy,) = directory.glob("wandb/offline-run-*")
+    assert re.fullmatch(rf"Note: wandb keeps this run offline: {reason}\. `wandb sync {copy}` uploads it\.\n", err)
+
+
+def test_without_a_network_an_offline_copy_is_kept_at_once(
+    tmp_path: pathlib.Path, online: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    online(url, "0" * 40)  # where nothing listens any more
+    begin = time.monotonic()
+    with open_tracker(tmp_path, IDENTITY, Wandb(mode="online")) as tracker:
+        opened = time.monotonic() - begin
+        tracker.log({"loss": 0.5}, step=3)
+    wandb.teardown()
+    assert opened < 10
+    check_offline_copy(tmp_path, capsys.readouterr().err, rf"{url} cannot be reached \(.*Connection refused\)")
+
+
+def test_without_a_login_an_offline_copy_is_kept(
+    tmp_path: pathlib.Path,
+    online: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import wandb
+
+    monkeypatch.setattr("experiments.harness.tracking.wandb_run.unreachable", lambda url: None)
+    online("http://127.0.0.1:9")
+    with open_tracker(tmp_path, IDENTITY, Wandb(mode="online")) as tracker:
+        tracker.log({"loss": 0.5}, step=3)
+    wandb.teardown()
+    check_offline_copy(tmp_path, capsys.readouterr().err, "No API key configured.*")
+
+
+def test_a_server_is_reachable_if_it_answers_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Refuses) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert unreachable(f"http://127.0.0.1:{server.server_port}") is None
+        thread.join()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert unreachable(url, seconds=0.2) in ("timed out", "no answer within 0.2 s")
+    assert unreachable("nonsense") is None  # wandb says what is wrong with it
 
 
 def test_disabled_wandb_is_not_imported(

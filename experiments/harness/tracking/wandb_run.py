@@ -1,11 +1,20 @@
 """The backend that keeps a run with wandb, which is imported only once there is one."""
 
 import dataclasses
+import functools
+import http.client
 import os
 import pathlib
+import queue
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+import shlex
+import ssl
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.harness.files import write_whole
@@ -50,6 +59,8 @@ class WandbRun:
     def __init__(self, directory: pathlib.Path, identity: Identity, options: Wandb) -> None:
         """Starts a run, or resumes the one that the directory holds.
 
+        A run that is to be online, but cannot be, is kept offline, and a note says how to upload it.
+
         Args:
             directory: Where to.
             identity: Which run it is.
@@ -64,8 +75,8 @@ class WandbRun:
             import wandb
         except ImportError as error:
             raise ImportError(f"it cannot be imported ({error}): pip install wandb, or set tracking=none.") from error
-        self._run = wandb.init(
-            mode=options.mode,  # pyright: ignore[reportArgumentType] - it has been checked
+        start = functools.partial(
+            wandb.init,
             project=options.project,
             entity=options.entity,
             name=options.name,
@@ -89,6 +100,13 @@ class WandbRun:
                 init_timeout=_SECONDS,
             ),
         )
+        run, trouble = None, None
+        if options.mode == "online":
+            run, trouble = _online(start, wandb.setup().settings.base_url)
+        self._run = run or start(mode="offline")
+        if trouble:
+            copy = shlex.quote(str(pathlib.Path(self._run.dir).parent))
+            print(f"Note: wandb keeps this run offline: {trouble}. `wandb sync {copy}` uploads it.", file=sys.stderr)
         self._wandb = wandb
         # Tables would leave files in the user's home, without which the directory could not be synced elsewhere.
         self._has_data_directory = _DATA_DIRECTORY not in os.environ
@@ -125,6 +143,49 @@ class WandbRun:
         if self._has_data_directory:
             del os.environ[_DATA_DIRECTORY]
         self._run.finish(exit_code=int(failed))
+
+
+def _online(start: Callable[..., Any], url: str) -> tuple[Any, str | None]:
+    """Returns a run that is sent to a server, or None and why there is none."""
+    trouble = unreachable(url)
+    if trouble:
+        return None, f"{url} cannot be reached ({trouble})"
+    try:
+        return start(mode="online"), None
+    except Exception as error:  # whatever wandb raises, such as without a login
+        return None, " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def unreachable(url: str, seconds: float = 5.0) -> str | None:
+    """Returns why a server does not answer; None if it does, whatever it says.
+
+    wandb itself would try again and again until its own time is over.
+
+    Args:
+        url: Of the server; proxies are those of the environment.
+        seconds: How long to wait, be it for the server or for its address.
+    """
+    answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=seconds).close()
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            if not isinstance(reason, ssl.SSLError):  # wandb may know other certificates
+                answers.put(str(reason))
+                return
+        except (ValueError, http.client.HTTPException):  # it answers, or wandb says what is wrong with the address
+            pass
+        answers.put(None)
+
+    threading.Thread(target=ask, daemon=True).start()  # no other time limit holds for a name server
+    try:
+        return answers.get(timeout=seconds)
+    except queue.Empty:
+        return f"no answer within {seconds:g} s"
 
 
 def _identifier(path: pathlib.Path) -> str:
