@@ -7,11 +7,12 @@ lack the batch axis, except for a dense layer of several positions, where two ax
 `Layer.conv` calls by these names. Other arrays are left unread, with a note.
 """
 
+import collections
 import dataclasses
 import hashlib
 import pathlib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -75,13 +76,11 @@ def read_npz(path: str | pathlib.Path) -> NpzWorkload:
     except Exception as error:  # what a damaged archive raises has no end
         raise ValueError(f"path must name an .npz file, got {str(path)!r}, which cannot be read: {error}") from error
     with file:
-        names = [key.removesuffix("_weights") for key in file.files if key.endswith("_weights")]
-        _check_names(path, names, file.files)
+        counts = collections.Counter(file.files)  # an archive may hold several members of one name
+        names = [key.removesuffix("_weights") for key in counts if key.endswith("_weights")]
+        _check_names(path, names, list(counts))
         layers = tuple(_read_layer(path, file, name) for name in names)
-    known = {f"{name}_{part}" for name in names for part in ("weights", "activations", *_GEOMETRY)}
-    unknown = [key for key in file.files if key not in known]
-    notes = (f"{path.name}: ignored {len(unknown)} unknown arrays: {', '.join(unknown)}",) if unknown else ()
-    return NpzWorkload(path.stem, path, layers, notes)
+    return NpzWorkload(path.stem, path, layers, tuple(_notes(path, names, counts)))
 
 
 def write_npz(file: BinaryIO, layers: Iterable[Layer]) -> None:
@@ -98,6 +97,15 @@ def write_npz(file: BinaryIO, layers: Iterable[Layer]) -> None:
         if layer.is_conv:
             arrays |= {f"{layer.name}_{part}": np.asarray(getattr(layer, part)) for part in _GEOMETRY}
     np.savez_compressed(file, **arrays)
+
+
+def _notes(path: pathlib.Path, names: list[str], counts: Mapping[str, int]) -> Iterator[str]:
+    """Yields what a user should know about the arrays of a file, given how often each stands there."""
+    if repeated := [key for key, count in counts.items() if count > 1]:
+        yield f"{path.name}: {', '.join(repeated)} stand there more than once; each is read once, as np.load does"
+    known = {f"{name}_{part}" for name in names for part in ("weights", "activations", *_GEOMETRY)}
+    if unknown := [key for key in counts if key not in known]:
+        yield f"{path.name}: ignored {len(unknown)} unknown arrays: {', '.join(unknown)}"
 
 
 def _check_names(path: pathlib.Path, names: list[str], keys: list[str]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import pathlib
+import warnings
 import zipfile
 
 import numpy as np
@@ -360,6 +361,24 @@ def test_npz_by_the_naming_scheme(tmp_path: pathlib.Path) -> None:
 def save(path: pathlib.Path, **arrays: object) -> pathlib.Path:
     np.savez(path, allow_pickle=True, **arrays)  # pyright: ignore[reportArgumentType]
     return path
+
+
+def test_an_array_that_stands_in_the_file_twice_counts_once_as_numpy_reads_it(tmp_path: pathlib.Path) -> None:
+    path = save(tmp_path / "twice.npz", a_weights=np.ones((4, 3)), a_activations=np.ones((1, 4)), extra=np.ones(1))
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
+        warnings.simplefilter("ignore")  # zipfile warns of a name that is there
+        for name, values in (("a_weights", np.eye(4, 3)), ("a_activations", np.eye(1, 4)), ("extra", np.ones(1))):
+            with archive.open(f"{name}.npy", "w") as member:
+                np.save(member, values)
+    workload = workloads.read_npz(path)
+    assert workload.names == ["a"]
+    with np.load(path) as file:
+        np.testing.assert_array_equal(workload[0].weights, file["a_weights"] != 0)
+    assert simulate(workload, Phantom2D()).layers[0].effectual_macs.tolist() == [1]
+    assert workload.notes == (
+        "twice.npz: a_weights, a_activations, extra stand there more than once; each is read once, as np.load does",
+        "twice.npz: ignored 1 unknown arrays: extra",
+    )
 
 
 GOOD = {"x_weights": np.ones((1, 1, 2, 3)), "x_activations": np.ones((4, 4, 2))}
