@@ -4,15 +4,18 @@ Arrays are named `NAME_weights` and `NAME_activations`, one pair per layer; laye
 weights stand in the file. Weights of two axes make a dense layer, of three to five axes a convolution. Activations may
 lack the batch axis, except for a dense layer of several positions, where two axes are read as [B, Cin]. Optional arrays
 `NAME_strides`, `NAME_padding`, `NAME_input_dilation`, `NAME_kernel_dilation` and `NAME_feature_group_count` set what
-`Layer.conv` calls by these names. Other arrays are left unread, with a note.
+`Layer.conv` calls by these names; a name that is nearly one of a layer's is refused. Other arrays are left unread, with
+a note.
 """
 
 import collections
 import dataclasses
+import difflib
 import hashlib
 import pathlib
+import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,6 +24,15 @@ from phantom_jax.layer import Layer, nonzero
 from phantom_jax.workloads.workload import Workload
 
 _GEOMETRY = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
+# What options are called elsewhere, and what is meant here.
+_MEANT = {option: (option,) for option in _GEOMETRY} | {
+    "pads": ("padding",),
+    "dilation": ("input_dilation", "kernel_dilation"),
+    "group": ("feature_group_count",),
+}
+_SEPARATORS = "_.-/: "
+_NEAR = 0.8  # how alike two names are, for `difflib`
+_MASK = re.compile(rf"(.+?)[{_SEPARATORS}]*(weight|activation)s?", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,6 +91,7 @@ def read_npz(path: str | pathlib.Path) -> NpzWorkload:
         counts = collections.Counter(file.files)  # an archive may hold several members of one name
         names = [key.removesuffix("_weights") for key in counts if key.endswith("_weights")]
         _check_names(path, names, list(counts))
+        _check_unknown(path, names, _unknown(names, counts))
         layers = tuple(_read_layer(path, file, name) for name in names)
     return NpzWorkload(path.stem, path, layers, tuple(_notes(path, names, counts)))
 
@@ -103,8 +116,7 @@ def _notes(path: pathlib.Path, names: list[str], counts: Mapping[str, int]) -> I
     """Yields what a user should know about the arrays of a file, given how often each stands there."""
     if repeated := [key for key, count in counts.items() if count > 1]:
         yield f"{path.name}: {', '.join(repeated)} stand there more than once; each is read once, as np.load does"
-    known = {f"{name}_{part}" for name in names for part in ("weights", "activations", *_GEOMETRY)}
-    if unknown := [key for key in counts if key not in known]:
+    if unknown := _unknown(names, counts):
         yield f"{path.name}: ignored {len(unknown)} unknown arrays: {', '.join(unknown)}"
 
 
@@ -119,6 +131,47 @@ def _check_names(path: pathlib.Path, names: list[str], keys: list[str]) -> None:
     for key in keys:
         if key.endswith("_activations") and key.removesuffix("_activations") not in names:
             raise ValueError(f"{path} holds {key}, but lacks the array {key.removesuffix('_activations')}_weights.")
+
+
+def _unknown(names: list[str], keys: Iterable[str]) -> list[str]:
+    """Returns the arrays that are of no layer."""
+    known = {f"{name}_{part}" for name in names for part in ("weights", "activations", *_GEOMETRY)}
+    return [key for key in keys if key not in known]
+
+
+def _check_unknown(path: pathlib.Path, names: list[str], unknown: list[str]) -> None:
+    """Checks that no unknown array was meant to be a layer's."""
+    masks: dict[str, dict[str, str]] = {}
+    for key in unknown:
+        if near := _near(names, key):
+            name, options = near
+            raise ValueError(
+                f"{path} holds {key}, which is no option of the layer {name}, but is near "
+                f"{', '.join(f'{name}_{option}' for option in options)}. Rename or remove it."
+            )
+        if key.endswith(_GEOMETRY):
+            raise ValueError(
+                f"{path} holds {key}, an option, but no layer of that name; the layers are {', '.join(names)}."
+            )
+        if match := _MASK.fullmatch(key):
+            masks.setdefault(match[1], {})[match[2].lower()] = key
+    for name, keys in masks.items():
+        if len(keys) == 2:
+            raise ValueError(
+                f"{path} holds {' and '.join(keys.values())}; a layer {name} needs {name}_weights, {name}_activations."
+            )
+
+
+def _near(names: list[str], key: str) -> tuple[str, Sequence[str]] | None:
+    """Returns the layer whose name an array's name begins with, and the options that the rest is near."""
+    name = max((name for name in names if key.lower().startswith(name.lower())), key=len, default=None)
+    if name is None:
+        return None
+    rest = key[len(name) :].lower().strip(_SEPARATORS)
+    for word in (rest, *rest.split("_")):
+        for found in difflib.get_close_matches(word, _MEANT, n=1, cutoff=_NEAR):
+            return name, _MEANT[found]
+    return None
 
 
 def _read_layer(path: pathlib.Path, file: Any, name: str) -> Layer:

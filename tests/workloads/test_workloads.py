@@ -409,6 +409,56 @@ def test_bad_npz_contents(tmp_path: pathlib.Path, arrays: dict, message: str) ->
         workloads.read_npz(save(tmp_path / "bad.npz", **arrays))
 
 
+@pytest.mark.parametrize(
+    ("misspelled", "near"),
+    [
+        ("x_stride", "x_strides"),
+        ("X_Strides", "x_strides"),
+        ("x.strides", "x_strides"),
+        ("xstrides", "x_strides"),
+        ("x_window_strides", "x_strides"),
+        ("x_paddings", "x_padding"),
+        ("x_pads", "x_padding"),
+        ("x_pad", "x_padding"),
+        ("x_output_padding", "x_padding"),
+        ("x_dilation", "x_input_dilation, x_kernel_dilation"),
+        ("x_lhs_dilation", "x_input_dilation, x_kernel_dilation"),
+        ("x_kernel_dilations", "x_kernel_dilation"),
+        ("x_groups", "x_feature_group_count"),
+        ("x_group_count", "x_feature_group_count"),
+    ],
+)
+def test_an_array_whose_name_is_near_an_option_of_a_layer_is_refused(
+    tmp_path: pathlib.Path, misspelled: str, near: str
+) -> None:
+    path = save(tmp_path / "near.npz", **GOOD, **{misspelled: 2})
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the message holds a path
+        workloads.read_npz(path)
+    assert str(error.value) == (
+        f"{path} holds {misspelled}, which is no option of the layer x, but is near {near}. Rename or remove it."
+    )
+
+
+@pytest.mark.parametrize("lost", ["y_strides", "y_kernel_dilation", "padding"])
+def test_an_option_without_a_layer_is_refused(tmp_path: pathlib.Path, lost: str) -> None:
+    with pytest.raises(ValueError, match=f"holds {lost}, an option, but no layer of that name; the layers are x"):
+        workloads.read_npz(save(tmp_path / "lost.npz", **GOOD, **{lost: 2}))
+
+
+def test_a_pair_of_arrays_that_is_near_a_layer_is_refused(tmp_path: pathlib.Path) -> None:
+    path = save(tmp_path / "pair.npz", **GOOD, **{"y.weight": np.ones((2, 3)), "y_activation": np.ones(2)})
+    with pytest.raises(ValueError, match=r"holds y\.weight and y_activation; a layer y needs y_weights, y_activations"):
+        workloads.read_npz(path)
+
+
+def test_other_arrays_beside_those_of_a_layer_are_left_unread(tmp_path: pathlib.Path) -> None:
+    others = ("bias", "x_bias", "x_output", "x_scan_pe_cycles", "x_loading", "x_path", "y_weight", "paid", "x_input")
+    layer = {key.replace("x", "x_scan", 1): values for key, values in GOOD.items()}
+    workload = workloads.read_npz(save(tmp_path / "my.npz", **GOOD, **layer, **dict.fromkeys(others, 1)))
+    assert workload.names == ["x", "x_scan"]
+    assert workload.notes == (f"my.npz: ignored {len(others)} unknown arrays: {', '.join(others)}",)
+
+
 def test_bad_npz_files(tmp_path: pathlib.Path) -> None:
     good = save(tmp_path / "good.npz", **GOOD).read_bytes()
     for name, content, message in [
