@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
+import jax.numpy as jnp
 import numpy as np
 
 from phantom_jax.layer import Layer, nonzero
@@ -30,6 +31,8 @@ _MEANT = {option: (option,) for option in _GEOMETRY} | {
     "dilation": ("input_dilation", "kernel_dilation"),
     "group": ("feature_group_count",),
 }
+_SMALL_FLOAT = "'<f1'"  # what float8_e5m2 is called in a file, which NumPy does not read
+_WAY_OUT = "Of an array x, save x.astype(np.float32), or its mask, x != 0."
 _SEPARATORS = "_.-/: "
 _NEAR = 0.8  # how alike two names are, for `difflib`
 _MASK = re.compile(rf"(.+?)[{_SEPARATORS}]*(weight|activation)s?", re.IGNORECASE)
@@ -174,18 +177,29 @@ def _near(names: list[str], key: str) -> tuple[str, Sequence[str]] | None:
     return None
 
 
+def _read_array(path: pathlib.Path, file: Any, key: str) -> np.ndarray:
+    """Reads one array. Types of JAX that NumPy does not know come as bytes without a type: `|V2` is bfloat16 alone."""
+    try:
+        values = file[key]
+    except Exception as error:  # what a damaged archive raises has no end
+        way_out = f" {_WAY_OUT}" if _SMALL_FLOAT in str(error) else ""
+        raise ValueError(f"{path}: the array {key} cannot be read: {error}{way_out}") from error
+    if not isinstance(values, np.ndarray):  # a member that is not in NumPy's format comes as bytes
+        raise ValueError(f"{path}: the array {key} cannot be read: it is not in NumPy's format.")
+    if values.dtype == "V1":  # of many types; a byte that is -0 in one is -8 or NaN in another
+        raise ValueError(
+            f"{path}: the array {key} cannot be read: it is of a type that .npz files do not name, such as float8 or "
+            f"int4. {_WAY_OUT}"
+        )
+    return values.view(jnp.bfloat16) if values.dtype == "V2" else values
+
+
 def _read_layer(path: pathlib.Path, file: Any, name: str) -> Layer:
     """Reads one layer; its masks are kept as booleans."""
     arrays = {}
     for part in ("weights", "activations", *_GEOMETRY):
-        key = f"{name}_{part}"
-        if key in file.files:
-            try:
-                arrays[part] = file[key]
-            except Exception as error:  # what a damaged archive raises has no end
-                raise ValueError(f"{path}: the array {key} cannot be read: {error}") from error
-            if not isinstance(arrays[part], np.ndarray):  # a member that is not in NumPy's format comes as bytes
-                raise ValueError(f"{path}: the array {key} cannot be read: it is not in NumPy's format.")
+        if f"{name}_{part}" in file.files:
+            arrays[part] = _read_array(path, file, f"{name}_{part}")
     weights, activations = arrays.pop("weights"), arrays.pop("activations")
     geometry = {part: value.tolist() for part, value in arrays.items()}
     try:

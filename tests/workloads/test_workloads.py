@@ -6,6 +6,7 @@ import pathlib
 import warnings
 import zipfile
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -457,6 +458,24 @@ def test_other_arrays_beside_those_of_a_layer_are_left_unread(tmp_path: pathlib.
     workload = workloads.read_npz(save(tmp_path / "my.npz", **GOOD, **layer, **dict.fromkeys(others, 1)))
     assert workload.names == ["x", "x_scan"]
     assert workload.notes == (f"my.npz: ignored {len(others)} unknown arrays: {', '.join(others)}",)
+
+
+def test_bfloat16_is_read_back_as_what_it_was(tmp_path: pathlib.Path) -> None:
+    weights = jnp.array([[0.0, -0.0, 1e-30], [-1.0, 3e38, -1e-40]], jnp.bfloat16)
+    activations = jnp.array([0.0, 2.0], jnp.bfloat16)
+    (layer,) = workloads.read_npz(save(tmp_path / "half.npz", x_weights=weights, x_activations=activations))
+    np.testing.assert_array_equal(layer.weights, [[False, False, True], [True, True, True]])
+    np.testing.assert_array_equal(layer.activations, [[False, True]])
+    arrays = {"x_weights": weights.at[1, 0].set(jnp.nan), "x_activations": activations}
+    with pytest.raises(ValueError, match="layer x: weights must not hold NaN, got 1 of them"):
+        workloads.read_npz(save(tmp_path / "nan.npz", **arrays))
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e4m3b11fnuz", "float8_e5m2", "float8_e5m2fnuz", "int4"])
+def test_types_that_the_file_does_not_tell_apart_are_refused_with_a_way_out(tmp_path: pathlib.Path, name: str) -> None:
+    values = np.ones((2, 3)).astype(jnp.dtype(name))
+    with pytest.raises(ValueError, match=r"the array x_weights .*x\.astype\(np\.float32\), or its mask, x != 0"):
+        workloads.read_npz(save(tmp_path / "small.npz", x_weights=values, x_activations=np.ones(2)))
 
 
 def test_bad_npz_files(tmp_path: pathlib.Path) -> None:
