@@ -1,4 +1,4 @@
-"""Compares two runs: `python -m experiments.diff A B`, A and B being output directories of experiments.simulate.
+"""Compares two runs: `python -m experiments.diff A B`, output directories of experiments.simulate or experiments.train.
 
 Layers are matched by name and sorted by how much their cycles changed; beside the cycles stand the shares of the cycle
 stack, A then B. Of batches, the means over images are compared.
@@ -15,7 +15,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from experiments.harness.resume import of_options
+
 _SCHEMA_VERSION = 1
+_COMMANDS = "experiments.simulate or experiments.train"
+_OF_NO_NUMBER = ("figures",)  # options that no number depends on
 
 
 def load(directory: str) -> dict[str, Any]:
@@ -31,10 +35,12 @@ def load(directory: str) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{directory} must be an output directory with results.json: {error.strerror}.") from error
     except ValueError as error:
-        raise ValueError(f"{path} must be results of experiments.simulate in JSON: {error}.") from error
+        raise ValueError(f"{path} must be results of {_COMMANDS} in JSON: {error}.") from error
     version = results.get("schema_version") if isinstance(results, dict) else None
-    if version != _SCHEMA_VERSION or "layers" not in results:
+    if version != _SCHEMA_VERSION:
         raise ValueError(f"{path} must be results of schema version {_SCHEMA_VERSION}, got version {version}.")
+    if "layers" not in results:
+        raise ValueError(f"{path} must be results of {_COMMANDS}: it holds no layers, so it is of another command.")
     return results
 
 
@@ -50,15 +56,23 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any
 
 
 def differing(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Returns what the settings of two runs differ in: parameters of the accelerator and the workload, the seed."""
-    flat = [
-        {"seed": run["seed"]}
-        | {f"arch.{key}": value for key, value in run["architecture"].items()}
-        | {f"workload.{key}": value for key, value in run["workload"].items()}
-        for run in (first, second)
-    ]
-    keys = dict.fromkeys([*flat[0], *flat[1]])
-    return {key: (flat[0].get(key), flat[1].get(key)) for key in keys if flat[0].get(key) != flat[1].get(key)}
+    """Returns what the settings of two runs differ in, by name.
+
+    An option of one run alone is None in the other. What only one of the commands has, such as a workload, is left out.
+    """
+    settings = [_settings(run) for run in (first, second)]
+    groups = [{name.partition(".")[0] for name in of_run} for of_run in settings]
+    return {
+        name: (settings[0].get(name), settings[1].get(name))
+        for name in dict.fromkeys([*settings[0], *settings[1]])
+        if name.partition(".")[0] in groups[0] & groups[1] and settings[0].get(name) != settings[1].get(name)
+    }
+
+
+def _settings(run: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a run by their full names: its options, and what it says of its masks or data."""
+    known = {name: run[name] for name in ("seed", "workload", "data_sha256") if name in run}
+    return of_options({**run.get("settings", {}), "arch": run["architecture"], **known}, _OF_NO_NUMBER)
 
 
 def _row(name: str, *layers: dict[str, Any] | None) -> dict[str, Any]:
@@ -111,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         sys.exit(f"Error: {error}")
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        sys.exit(f"Error: {named.A} and {named.B} must hold whole results of simulate: {type(error).__name__} {error}.")
+        sys.exit(f"Error: {named.A} and {named.B} must hold whole results of a run: {type(error).__name__} {error}.")
     console = Console()
     for label, directory, index in (("A", named.A, 0), ("B", named.B, 1)):
         settings = ", ".join(f"{key}={values[index]}" for key, values in differences.items())

@@ -52,6 +52,36 @@ def test_layers_of_one_run_alone_are_kept(tmp_path: pathlib.Path, capsys: pytest
     assert " - " in capsys.readouterr().out
 
 
+def test_runs_of_training_are_compared_by_their_settings(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(name: str, cycles: float, data: str, **more: object) -> str:
+        settings = {
+            "arch": {"rows": 7},
+            "seed": 0,
+            "model": more,
+            "sparsity": {"cycles": cycles},
+            "tracking": {"a": name},
+        }
+        results = {"schema_version": 1, "settings": settings, "data_sha256": data, "phases": []}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(results | simulate(LAYERS, Phantom2D()).to_dict()))
+        return str(tmp_path / name)
+
+    first, second = train("a", 0.1, "5e", width=8), train("b", 0.2, "5e", depth=3)
+    expected = {"sparsity.cycles": (0.1, 0.2), "model.width": (8, None), "model.depth": (None, 3)}
+    assert diff.differing(diff.load(first), diff.load(second)) == expected
+    diff.main([first, second])
+    printed = capsys.readouterr().out
+    assert "b: model.width=None, sparsity.cycles=0.2, model.depth=3" in printed
+    # Beside a run of simulate, what only one of the commands has says nothing.
+    counted = save(tmp_path / "c", Phantom2D(rows=3), LAYERS, settings={"arch": {"rows": 3}, "seed": 1, "figures": {}})
+    assert diff.differing(diff.load(first), diff.load(counted)) == {"arch.rows": (7, 3)}
+    (tmp_path / "b/results.json").write_text('{"schema_version": 1, "ratios": []}')
+    with pytest.raises(SystemExit, match="holds no layers, so it is of another command"):
+        diff.main([first, second])
+
+
 def test_bad_runs(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = save(tmp_path / "good", Phantom2D(), LAYERS)
     old = save(tmp_path / "old", Phantom2D(), LAYERS, schema_version=0)
@@ -59,13 +89,13 @@ def test_bad_runs(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) ->
     (tmp_path / "broken/results.json").write_text('{"layers": ')
     for bad, message in [
         (str(tmp_path), "must be an output directory with results.json: No such file"),
-        (str(tmp_path / "broken"), "must be results of experiments.simulate in JSON"),
+        (str(tmp_path / "broken"), "must be results of experiments.simulate or experiments.train in JSON"),
         (old, "must be results of schema version 1, got version 0"),
     ]:
         with pytest.raises(SystemExit, match=message):
             diff.main([good, bad])
     (tmp_path / "broken/results.json").write_text('{"schema_version": 1, "layers": [{}]}')
-    with pytest.raises(SystemExit, match="must hold whole results of simulate"):
+    with pytest.raises(SystemExit, match="must hold whole results of a run"):
         diff.main([good, str(tmp_path / "broken")])
     with pytest.raises(SystemExit):
         diff.main([good])

@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from experiments import diff
 from experiments.harness import command
 from experiments.train import options as train_settings
 from phantom_jax import Phantom2D, simulate
@@ -35,6 +36,9 @@ def test_a_run_writes_what_it_found(tmp_path: pathlib.Path, monkeypatch: pytest.
     assert done.returncode == 0, done.stderr
     check_outputs(tmp_path / "whole", done.stdout)
     check_masks(tmp_path / "whole")
+    run = diff.load(str(tmp_path / "whole"))
+    assert [row["cycles"][0] == row["cycles"][1] for row in diff.compare(run, run)] == [True] * 4
+    assert diff.differing(run, run) == {}
 
 
 @pytest.mark.slow
