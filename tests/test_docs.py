@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from docs import figures
 from experiments.harness import command
+from tests.experiments.commands import save_onnx
 from tests.experiments.test_simulate import run
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -58,7 +59,9 @@ def test_documented_runs(tmp_path: pathlib.Path, overrides: str) -> None:
     """Each runs as it is written, but for a smaller picture."""
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "masks.npz", a_weights=rng.random((9, 4)) < 0.5, a_activations=rng.random((1, 9)) < 0.5)
-    smaller = [] if "workload=npz" in overrides or "workload.size" in overrides else ["workload.size=32"]
+    if "onnx" in overrides:
+        save_onnx(tmp_path)
+    smaller = [] if "npz" in overrides or "workload.size" in overrides else ["workload.size=32"]
     done = run(tmp_path, *overrides.split(), *smaller)
     assert done.returncode == 0, done.stderr
     assert (pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").exists()

@@ -25,7 +25,7 @@ def compare(run: Run) -> None:
     known = options.resume(path, run.identity(options.SELECTIONS))
     planned = list(options.plan(settings, arch))
     with run.tracked():
-        found = cases.collect(path, planned, known, options.to_dict, lambda key: ", ".join(map(str, key[1:])))
+        found = cases.collect(path, planned, known, options.to_dict, options.describe)
         runs = [case for case in found if isinstance(case, NetworkRun)]
         points = [case for case in found if isinstance(case, MapPoint)]
         ratios, variants = summary.ratio_rows(runs), summary.ablation(runs)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 @dataclasses.dataclass(frozen=True)
 class LayerCycles:
-    """What one layer takes on one design."""
+    """What one layer takes on one design, over all images."""
 
     name: str
     cycles: int
@@ -24,9 +24,9 @@ class NetworkRun:
     case: ClassVar[str] = "run"
     identity: ClassVar[tuple[str, ...]] = ("network", "masks", "seed", "design", "size")
 
-    network: str  # with its density table, as "vgg16/han"
-    masks: str  # "iid" or "channel"
-    seed: int
+    network: str  # with its density table, as "vgg16/han", or a file
+    masks: str  # "iid" or "channel"; of a file, "file" and what its digest begins with
+    seed: int | None  # None for a file
     design: str
     size: str  # "published", or "equal" to the multipliers of Phantom-2D
     multipliers: int  # that the cycles are for

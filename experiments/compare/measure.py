@@ -17,11 +17,11 @@ def run_design(
     *,
     network: str,
     masks: str,
-    seed: int,
+    seed: int | None,
     name: str,
     size: str,
 ) -> NetworkRun:
-    """Counts the cycles of a network of one image on a design; the other arguments are those of `NetworkRun`."""
+    """Counts the cycles of a network on a design, over all images; the other arguments are those of `NetworkRun`."""
     report = _report(layers, design)
     return NetworkRun(
         network=network,
@@ -34,11 +34,11 @@ def run_design(
         layers=tuple(
             LayerCycles(
                 name=layer.name,
-                cycles=int(layer.cycles[0]),
-                dense_macs=layer.dense_macs,
-                effectual_macs=int(layer.effectual_macs[0]),
+                cycles=sum(layer.cycles.tolist()),
+                dense_macs=layer.dense_macs * len(layer.cycles),
+                effectual_macs=sum(layer.effectual_macs.tolist()),
                 supported=layer.supported,
-                stack={component: int(slots[0]) for component, slots in layer.stack.items()},
+                stack={component: sum(slots.tolist()) for component, slots in layer.stack.items()},
             )
             for layer in report.layers
         ),

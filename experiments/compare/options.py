@@ -13,15 +13,16 @@ from experiments.compare.measure import measure_point, run_design
 from experiments.harness.cases import Key
 from experiments.harness.cases import resume as resume_cases
 from experiments.harness.options import check_names, each
-from experiments.harness.workload import layer_name
+from experiments.harness.workload import is_file, layer_name, load_file
 from phantom_jax import Layer, Phantom2D
 from phantom_jax.checks import check_seed, integer, number, one_of
-from phantom_jax.workloads import KINDS, NETWORKS, SyntheticWorkload
+from phantom_jax.workloads import KINDS, NETWORKS, FileWorkload, SyntheticWorkload, Workload
 
 Case = NetworkRun | MapPoint
 
 SIZES = ("published", "equal")
-SELECTIONS = ("networks", "masks", "seeds", "sizes", "map")  # options that say which cases there are
+SELECTIONS = ("networks", "inputs", "masks", "seeds", "sizes", "map")  # options that say which cases there are
+_OF_FILES = ("networks.", "inputs.")  # digests of files
 _CASES: dict[str, type[Case]] = {"run": NetworkRun, "map": MapPoint}
 
 
@@ -36,6 +37,7 @@ class Settings:
     sizes: tuple[str, ...]
     map_layer: str
     map_densities: tuple[float, ...]
+    files: Mapping[str, FileWorkload] = dataclasses.field(default_factory=dict)  # of `networks`
 
 
 def read_settings(options: Mapping[str, Any]) -> Settings:
@@ -49,12 +51,13 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     """
     options = {**options, **{f"map.{name}": value for name, value in (options.get("map") or {}).items()}}
     options.pop("map", None)
-    known = ("networks", "size", "masks", "seeds", "sizes", "map.layer", "map.densities")
+    known = ("networks", "inputs", "size", "masks", "seeds", "sizes", "map.layer", "map.densities")
     check_names(options, ("arch", "tracking", *known))
 
     size = integer("size", options["size"], minimum=1)
+    networks = each(options, "networks", functools.partial(_network, size))
     return Settings(
-        networks=each(options, "networks", functools.partial(_network, size)),
+        networks=networks,
         size=size,
         masks=each(options, "masks", lambda key, value: one_of(key, value, KINDS)),
         seeds=each(options, "seeds", lambda key, value: check_seed(value, key)),
@@ -66,21 +69,26 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
             lambda key, value: number(key, value, "a number above 0, up to 1", lambda density: 0 < density <= 1),
             least=0,
         ),
+        files={
+            network: load_file(f"networks[{index}]", network, options["inputs"])
+            for index, network in enumerate(networks)
+            if is_file(network)
+        },
     )
 
 
 def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[Key, Callable[[], Case]]]:
     """Yields every case that is to be counted: its key, and what counts it."""
-    load = functools.lru_cache(maxsize=1)(functools.partial(_load, settings.size))  # of cases that follow each other
+    load = functools.lru_cache(maxsize=1)(functools.partial(_load, settings))  # of cases that follow each other
     designs: list[tuple[str, str, Any]] = [(PHANTOM, "published", arch)]
     designs += [(name, size, design) for size in settings.sizes for name, design in rivals(arch, size).items()]
     designs += [(name, "published", design) for name, design in variants(arch).items() if name != PHANTOM]
-    for drawn in itertools.product(settings.networks, settings.masks, settings.seeds):
+    for of_masks in itertools.chain.from_iterable(_masks(settings, network) for network in settings.networks):
         for name, size, design in designs:
-            of = dict(zip(("network", "masks", "seed"), drawn, strict=True)) | {"name": name, "size": size}
+            of = dict(zip(("network", "masks", "seed"), of_masks, strict=True)) | {"name": name, "size": size}
             yield (
                 ("run", *of.values()),
-                lambda drawn=drawn, design=design, of=of: run_design(load(*drawn), design, **of),
+                lambda of_masks=of_masks, design=design, of=of: run_design(load(*of_masks), design, **of),
             )
     network, _, layer = settings.map_layer.partition("/")
     for weights in settings.map_densities:
@@ -97,22 +105,27 @@ def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[Key, Callable[[]
 
 
 def notes(settings: Settings) -> list[str]:
-    """Returns what a user should know about the networks' densities."""
-    found = []
-    for network in settings.networks:
-        name, _, densities = network.partition("/")
-        found += SyntheticWorkload(NETWORKS[name](settings.size), densities=densities).notes
-    return list(dict.fromkeys(found))
+    """Returns what a user should know about the networks' densities and files."""
+    workloads = [_load(settings, *next(_masks(settings, network))) for network in settings.networks]
+    return list(dict.fromkeys(note for workload in workloads for note in workload.notes))
 
 
 def resume(path: pathlib.Path, identity: Mapping[str, Any]) -> dict[Key, Case]:
     """Returns the cases that an earlier run left in a file, and leaves the file ready for more.
 
+    Cases tell the contents of the network's files themselves, so other files do not matter.
+
     Raises:
         ValueError: See `experiments.harness.cases.resume`.
     """
-    cases = resume_cases(path, identity, _case)
+    how = {name: value for name, value in identity.items() if not name.startswith(_OF_FILES)}
+    cases = resume_cases(path, how, _case)
     return {(case.case, *(getattr(case, field) for field in case.identity)): case for case in cases}
+
+
+def describe(key: Key) -> str:
+    """Returns what the progress bar and messages call a case."""
+    return ", ".join(str(part) for part in key[1:] if part is not None)
 
 
 def to_dict(case: Case) -> dict[str, Any]:
@@ -128,9 +141,21 @@ def _case(record: dict[str, Any]) -> Case:
     return kind(**values)
 
 
-def _load(size: int, network: str, masks: str, seed: int) -> list[Layer]:
+def _masks(settings: Settings, network: str) -> Iterator[tuple[str, str, int | None]]:
+    """Yields a network with each kind and seed of its masks. A file's kind tells its contents, and it has no seed."""
+    if network not in settings.files:
+        yield from itertools.product([network], settings.masks, settings.seeds)
+        return
+    provenance = settings.files[network].provenance()
+    digests = [provenance[name][:8] for name in ("sha256", "inputs_sha256") if name in provenance]
+    yield network, " ".join(["file", *digests]), None
+
+
+def _load(settings: Settings, network: str, masks: str, seed: int | None) -> Workload:
+    if network in settings.files:
+        return settings.files[network]
     name, _, densities = network.partition("/")
-    return list(SyntheticWorkload(NETWORKS[name](size), seed=seed, densities=densities, masks=masks))
+    return SyntheticWorkload(NETWORKS[name](settings.size), seed=seed or 0, densities=densities, masks=masks)
 
 
 def _map_layer(
@@ -146,8 +171,13 @@ def _map_layer(
 
 
 def _network(size: int, key: str, value: Any) -> str:
+    if is_file(str(value)):
+        return value
     name, _, densities = str(value).partition("/")
     if name not in NETWORKS:
-        raise ValueError(f"{key} must be NETWORK/DENSITIES, of a network of {', '.join(NETWORKS)}; got {value!r}.")
+        raise ValueError(
+            f"{key} must be NETWORK/DENSITIES, of a network of {', '.join(NETWORKS)}, or an .npz or .onnx file; got "
+            f"{value!r}."
+        )
     one_of(f"{key}, after {name}/,", densities, tuple(NETWORKS[name](size).tables))
     return value

@@ -16,8 +16,9 @@ _TITLE = "Speed-up of Phantom-2D, beside what the paper states"
 _CAPTION = (
     "published: rivals of their published size, clocks taken as equal; equal: of as many multipliers as Phantom-2D. "
     "all, supported: ratio of the summed cycles over all layers, and over those that the published rival runs. mean of "
-    "layers: mean of the layers' ratios, over all of them. Means over seeds; +-: half of the range over seeds. paper: "
-    "on sparse VGG16 and MobileNet; how it weighs layers and networks is not known from its abstract."
+    "layers: mean of the layers' ratios, over all of them. Files: summed over their images. Means over seeds; +-: half "
+    "of the range over seeds. paper: on sparse VGG16 and MobileNet; how it weighs layers and networks is not known "
+    "from its abstract."
 )
 
 

@@ -7,11 +7,12 @@ import platform
 import subprocess
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import phantom_jax
 
-_INPUTS = ("workload.path", "masks", "data.dir")  # options of jobs that name what they read
+# Options of commands that name what they read, alone or in a list.
+_INPUTS = ("workload.path", "workload.inputs", "masks", "data.dir", "networks", "inputs")
 _PACKAGES = ("jax", "jaxlib", "numpy", "hydra-core", "omegaconf")
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -43,8 +44,15 @@ def versions() -> dict[str, Any]:
 
 def inputs(config: DictConfig) -> dict[str, str]:
     """Returns a digest of each file or folder that a configuration names, by the option's name."""
-    named = {option: OmegaConf.select(config, option) for option in _INPUTS}
-    return {f"{option}.sha256": _digest(pathlib.Path(path)) for option, path in named.items() if isinstance(path, str)}
+    found = {}
+    for option in _INPUTS:
+        value = OmegaConf.select(config, option)
+        if isinstance(value, str):
+            found[f"{option}.sha256"] = _digest(pathlib.Path(value))
+        for path in value if isinstance(value, ListConfig) else ():
+            if isinstance(path, str) and pathlib.Path(path).is_file():
+                found[f"{option}.{path}.sha256"] = _digest(pathlib.Path(path))
+    return found
 
 
 def _digest(path: pathlib.Path) -> str:

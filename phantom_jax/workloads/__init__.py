@@ -5,11 +5,11 @@ from phantom_jax.workloads.googlenet import googlenet
 from phantom_jax.workloads.inceptionnext_t import inceptionnext_t
 from phantom_jax.workloads.mobilenet_v1 import mobilenet_v1
 from phantom_jax.workloads.network import DensityTable, LayerShape, Network
-from phantom_jax.workloads.npz import read_npz, write_npz
+from phantom_jax.workloads.npz import read_arrays, read_npz, write_npz
 from phantom_jax.workloads.resnet50 import resnet50
 from phantom_jax.workloads.synthetic import KINDS, SyntheticWorkload
 from phantom_jax.workloads.vgg16 import vgg16
-from phantom_jax.workloads.workload import Workload
+from phantom_jax.workloads.workload import FileWorkload, Workload
 
 NETWORKS = {
     "vgg16": vgg16,
@@ -24,6 +24,7 @@ __all__ = [
     "KINDS",
     "NETWORKS",
     "DensityTable",
+    "FileWorkload",
     "LayerShape",
     "Network",
     "SyntheticWorkload",
@@ -32,6 +33,7 @@ __all__ = [
     "googlenet",
     "inceptionnext_t",
     "mobilenet_v1",
+    "read_arrays",
     "read_npz",
     "resnet50",
     "vgg16",

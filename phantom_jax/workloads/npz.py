@@ -11,7 +11,6 @@ a note.
 import collections
 import dataclasses
 import difflib
-import hashlib
 import pathlib
 import re
 import zipfile
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from phantom_jax.layer import Layer, nonzero
-from phantom_jax.workloads.workload import Workload
+from phantom_jax.workloads.workload import FileWorkload
 
 _GEOMETRY = ("strides", "padding", "input_dilation", "kernel_dilation", "feature_group_count")
 # What options are called elsewhere, and what is meant here.
@@ -38,35 +37,7 @@ _NEAR = 0.8  # how alike two names are, for `difflib`
 _MASK = re.compile(rf"(.+?)[{_SEPARATORS}]*(weight|activation)s?", re.IGNORECASE)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class NpzWorkload(Workload):
-    """The layers of an `.npz` file, read and validated."""
-
-    name: str
-    path: pathlib.Path
-    layers: tuple[Layer, ...]
-    notes: tuple[str, ...]
-    seed: None = None
-
-    @property
-    def names(self) -> list[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Names of the layers."""
-        return [str(layer.name) for layer in self.layers]
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __getitem__(self, index: int) -> Layer:  # pyright: ignore[reportIncompatibleMethodOverride] - no slices
-        return self.layers[index]
-
-    def provenance(self) -> dict[str, Any]:
-        """Returns the file that the masks come from."""
-        with self.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"name": self.name, "path": str(self.path), "sha256": digest, "images": self.layers[0].batch}
-
-
-def read_npz(path: str | pathlib.Path) -> NpzWorkload:
+def read_npz(path: str | pathlib.Path) -> FileWorkload:
     """Reads a workload from an `.npz` file, by the naming scheme of this module.
 
     Args:
@@ -75,28 +46,29 @@ def read_npz(path: str | pathlib.Path) -> NpzWorkload:
     Raises:
         ValueError: The file is missing, damaged or lacks an array, or an array makes no valid layer.
     """
-    if not isinstance(path, (str, pathlib.Path)) or not str(path):
-        raise ValueError(f"path must name an .npz file, got {path!r}.")
-    try:
-        file_path = pathlib.Path(path).expanduser()
-        problem = None if file_path.is_file() else "is not a file" if file_path.exists() else "is missing"
-        problem = problem or (None if zipfile.is_zipfile(file_path) else "is of another format or truncated")
-    except (OSError, RuntimeError, ValueError) as error:  # names too long, of no user, with a null character
-        raise ValueError(f"path must name an .npz file, got {str(path)!r}, which cannot be opened: {error}") from error
-    if problem:
-        raise ValueError(f"path must name an .npz file, got {str(path)!r}, which {problem}.")
-    path = file_path
-    try:
-        file = np.load(path, allow_pickle=False)
-    except Exception as error:  # what a damaged archive raises has no end
-        raise ValueError(f"path must name an .npz file, got {str(path)!r}, which cannot be read: {error}") from error
+    path, file = _open("path", path)
     with file:
         counts = collections.Counter(file.files)  # an archive may hold several members of one name
         names = [key.removesuffix("_weights") for key in counts if key.endswith("_weights")]
         _check_names(path, names, list(counts))
         _check_unknown(path, names, _unknown(names, counts))
         layers = tuple(_read_layer(path, file, name) for name in names)
-    return NpzWorkload(path.stem, path, layers, tuple(_notes(path, names, counts)))
+    return FileWorkload(path.stem, path, layers, tuple(_notes(path, names, counts)))
+
+
+def read_arrays(argument: str, path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of an `.npz` file by name.
+
+    Args:
+        argument: What messages call the file.
+        path: The file.
+
+    Raises:
+        ValueError: The file is missing or damaged.
+    """
+    path, file = _open(argument, path)
+    with file:
+        return {key: _read_array(path, file, key) for key in file.files}
 
 
 def write_npz(file: BinaryIO, layers: Iterable[Layer]) -> None:
@@ -113,6 +85,25 @@ def write_npz(file: BinaryIO, layers: Iterable[Layer]) -> None:
         if layer.is_conv:
             arrays |= {f"{layer.name}_{part}": np.asarray(getattr(layer, part)) for part in _GEOMETRY}
     np.savez_compressed(file, **arrays)
+
+
+def _open(argument: str, path: str | pathlib.Path) -> tuple[pathlib.Path, Any]:
+    """Opens an `.npz` file."""
+    if not isinstance(path, (str, pathlib.Path)) or not str(path):
+        raise ValueError(f"{argument} must name an .npz file, got {path!r}.")
+    wanted = f"{argument} must name an .npz file, got {str(path)!r}, which"
+    try:
+        path = pathlib.Path(path).expanduser()
+        problem = None if path.is_file() else "is not a file" if path.exists() else "is missing"
+        problem = problem or (None if zipfile.is_zipfile(path) else "is of another format or truncated")
+    except (OSError, RuntimeError, ValueError) as error:  # names too long, of no user, with a null character
+        raise ValueError(f"{wanted} cannot be opened: {error}") from error
+    if problem:
+        raise ValueError(f"{wanted} {problem}.")
+    try:
+        return path, np.load(path, allow_pickle=False)
+    except Exception as error:  # what a damaged archive raises has no end
+        raise ValueError(f"{wanted} cannot be read: {error}") from error
 
 
 def _notes(path: pathlib.Path, names: list[str], counts: Mapping[str, int]) -> Iterator[str]:

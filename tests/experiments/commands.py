@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from unittest import mock
 
+import numpy as np
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[2]
 _NO_LOGGING = (
     "hydra/hydra_logging=disabled",
@@ -72,6 +75,21 @@ def kill_when(reached: Callable[[], bool], job: str, directory: pathlib.Path, *o
         time.sleep(0.01)
     started.kill()
     started.wait()
+
+
+def save_onnx(directory: pathlib.Path) -> None:
+    """Saves `net.onnx`, which multiplies `x` by constants and the product by `k`, and `inputs.npz`, two images."""
+    onnx = pytest.importorskip("onnx")
+    infos = {name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("x", "k", "y")}
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["h"], name="fc"),
+        onnx.helper.make_node("MatMul", ["h", "k"], ["y"], name="scores"),
+    ]
+    weights = onnx.numpy_helper.from_array(np.eye(6, 3, dtype=np.float32), "w")
+    graph = onnx.helper.make_graph(nodes, "graph", [infos["x"], infos["k"]], [infos["y"]], [weights])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), directory / "net.onnx")
+    np.savez(directory / "inputs.npz", x=np.ones((2, 6), np.float32), k=np.ones((3, 4), np.float32))
 
 
 def results(directory: pathlib.Path) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -14,8 +15,8 @@ from omegaconf import OmegaConf
 from experiments.compare import designs, measure, summary
 from experiments.compare import options as compare_cases
 from experiments.compare.cases import LayerCycles, NetworkRun
-from experiments.harness import command
-from phantom_jax import Layer, Phantom2D, simulate
+from experiments.harness import command, provenance
+from phantom_jax import Layer, Phantom2D, simulate, workloads
 from phantom_jax.baselines import SCNN, SparTen
 from tests.experiments import commands
 
@@ -99,6 +100,88 @@ def test_runs_hold_what_reports_say() -> None:
     assert point.cycles["sparten"] == int(SparTen.scaled(252).simulate(layers[0]).cycles[0])
 
 
+@pytest.fixture
+def files(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The options of a comparison of two files of two images each: of masks, and of a network with its inputs."""
+    monkeypatch.chdir(tmp_path)
+    commands.save_onnx(tmp_path)
+    np.savez("masks.npz", fc_weights=np.eye(6, 3), fc_activations=np.ones((2, 6)))
+    return settings_of("networks=[masks.npz,net.onnx]", "inputs=inputs.npz", "map.densities=[]", "sizes=[equal]")
+
+
+def settings_of(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
+        options: Any = OmegaConf.to_container(compose("compare", list(overrides)))
+    return options
+
+
+def test_files_of_masks_and_onnx_networks_are_compared(files: dict[str, Any]) -> None:
+    settings = compare_cases.read_settings(files)
+    planned = {key: count for key, count in compare_cases.plan(settings, Phantom2D()) if key[4] in ("phantom", "dense")}
+    assert [key[1:4] for key in planned][::2] == [
+        ("masks.npz", f"file {digest('masks.npz')}", None),
+        ("net.onnx", f"file {digest('net.onnx')} {digest('inputs.npz')}", None),
+    ]
+    runs: list[Any] = [count() for count in planned.values()]
+    report = simulate(workloads.read_npz("masks.npz"), Phantom2D())
+    for run in runs[::2]:
+        (layer,) = run.layers
+        assert (layer.name, layer.cycles) == ("fc", report.cycles.sum())
+        assert layer.effectual_macs == report.layers[0].effectual_macs.sum()
+        assert layer.dense_macs == 2 * 6 * 3
+        assert sum(layer.stack.values()) == layer.cycles * run.multipliers
+    rows = summary.ratio_rows(runs)
+    assert [row["all"] for row in rows] == [2 / report.cycles.sum()] * 2
+    (note,) = compare_cases.notes(settings)
+    assert note.startswith("net.onnx: scores (MatMul of (2, 3) and (3, 4))")
+
+
+def digest(path: str) -> str:
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:8]
+
+
+def test_a_comparison_of_files_resumes_and_counts_what_changed(files: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    def keys() -> set[Any]:
+        return {key for key, _ in compare_cases.plan(compare_cases.read_settings(files), Phantom2D())}
+
+    def identity() -> dict[str, Any]:
+        return {"size": 224, **provenance.inputs(OmegaConf.create(files))}
+
+    assert set(identity()) == {
+        "size",
+        "networks.masks.npz.sha256",
+        "networks.net.onnx.sha256",
+        "inputs.sha256",
+    }
+    before, path = keys(), tmp_path / "cases.jsonl"
+    case = NetworkRun("masks.npz", f"file {digest('masks.npz')}", None, "scnn", "equal", 252, 252, ())
+    path.write_text(f'{{"size": 224}}\n{json.dumps(compare_cases.to_dict(case))}\n')
+    assert set(compare_cases.resume(path, identity())) <= before
+    np.savez("masks.npz", fc_weights=np.ones((6, 3)), fc_activations=np.ones((2, 6)))
+    after = keys()
+    assert {key[1] for key in before - after} == {"masks.npz"}
+    assert not set(compare_cases.resume(path, identity())) & after
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"networks": ["nowhere.npz"]}, "networks[0] must name an .npz file, got 'nowhere.npz', which is missing"),
+        ({"networks": ["vgg16/han", "nowhere.onnx"]}, "networks[1] must name an ONNX file, got 'nowhere.onnx'"),
+        ({"inputs": None}, "inputs must name an .npz file with an array for each input of net.onnx, got null"),
+        ({"inputs": "nowhere.npz"}, "inputs must name an .npz file, got 'nowhere.npz', which is missing"),
+        ({"inputs": "masks.npz"}, "inputs hold 'fc_weights', which the model does not know"),
+        ({"networks": ["masks.npy"]}, "or an .npz or .onnx file; got 'masks.npy'"),
+    ],
+)
+def test_files_that_cannot_be_compared_are_refused(
+    files: dict[str, Any], changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - messages hold brackets
+        compare_cases.read_settings(files | changed)
+    assert message in str(error.value)
+
+
 BOTH = (["vgg16/han", "mobilenet_v1/sparseml"], ("(13/16)", "(22/28)"))
 
 
@@ -179,10 +262,8 @@ def test_the_seed_gives_the_same_totals(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_bad_settings_are_refused_by_name(overrides: list[str], message: str) -> None:
-    with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
-        options: Any = OmegaConf.to_container(compose("compare", overrides))
     with pytest.raises(ValueError) as error:  # noqa: PT011 - messages hold brackets
-        compare_cases.read_settings(options)
+        compare_cases.read_settings(settings_of(*overrides))
     assert message in str(error.value)
 
 
