@@ -2,7 +2,7 @@
 
 from phantom_jax.sparsity.activity import activation_prices, priced_activity
 from phantom_jax.sparsity.additive import additive_adam
-from phantom_jax.sparsity.budget import dense_cycles, exact_cycles, keep_cycles, keep_density
+from phantom_jax.sparsity.budget import dense_cycles, exact_cycles, keep_cycles, keep_density, least_cycles
 from phantom_jax.sparsity.masked import Keep, Mask, Masked
 from phantom_jax.sparsity.methods import (
     NM,
@@ -38,6 +38,7 @@ __all__ = [
     "keep_cycles",
     "keep_density",
     "layers_by_name",
+    "least_cycles",
     "macs_per_weight",
     "priced_activity",
 ]

@@ -46,6 +46,20 @@ def exact_cycles(layers: Sequence[Layer], masks: Mapping[str, np.ndarray], arch:
     return float(simulate(masked, arch).cycles.mean())
 
 
+def least_cycles(layers: Sequence[Layer], arch: Phantom2D) -> float:
+    """Returns the exact cycles of layers with one weight each, the first, as the mean over their images.
+
+    Args:
+        layers: Layers with the activations of a few images.
+        arch: The accelerator.
+
+    Raises:
+        ValueError: As in `simulate`.
+    """
+    zeros = {name: np.zeros(shape) for name, shape in shapes_of(layers_by_name(layers)).items()}
+    return exact_cycles(layers, {name: keep_best({name: array}, 1)[name] for name, array in zeros.items()}, arch)
+
+
 def keep_density(scores: Mapping[str, np.ndarray], density: float) -> dict[str, np.ndarray]:
     """Returns masks of a density over all layers, by score.
 
@@ -80,12 +94,28 @@ def keep_cycles(
 
     Raises:
         ValueError: `scores` lack a layer, hold an unknown one, or an array is of another shape or holds NaN; `cycles`
-            is not a positive number; `start` is not a positive integer; or as in `simulate`.
+            is not a positive number, or is below what one weight in each layer takes, as a share would be; `start` is
+            not a positive integer; or as in `simulate`.
     """
     number("cycles", cycles, "a positive number", lambda value: 0 < value < math.inf)
     named = layers_by_name(layers)
     places = places_by_score(arrays_by_name("scores", scores, shapes_of(named)))
-    layers = list(named.values())
+    masks, error = _search(places, list(named.values()), arch, cycles, start)
+    # Masks with a weight in each layer that take so many cycles show that these can be meant.
+    if error > _CLOSE * cycles or not all(mask.any() for mask in masks.values()):
+        least = least_cycles(layers, arch)
+        if cycles < least:
+            raise ValueError(
+                f"cycles must be at least {least:g}, which one weight in each layer takes, got {cycles}; they are a "
+                "number per image, not a share of `dense_cycles`."
+            )
+    return masks
+
+
+def _search(
+    places: Mapping[str, np.ndarray], layers: Sequence[Layer], arch: Phantom2D, cycles: float, start: int | None
+) -> tuple[dict[str, np.ndarray], float]:
+    """Returns the masks whose cycles are nearest, and by how much they are more; `places` are the ranks of weights."""
     size = sum(values.size for values in places.values())
     fewest, below, most, above = 0, -cycles, size + 1, math.inf  # weights, and how far off their cycles are
     best, error = {}, math.inf
@@ -95,7 +125,7 @@ def keep_cycles(
         masks = {name: values < count for name, values in places.items()}
         found = exact_cycles(layers, masks, arch) - cycles
         if found <= 0 and count == size:
-            return masks
+            return masks, found
         if abs(found) < abs(error):
             best, error = masks, found
         if found > 0:
@@ -103,7 +133,7 @@ def keep_cycles(
         else:
             fewest, below = count, found
         if most - fewest <= 1 or abs(error) <= _CLOSE * cycles:
-            return best
+            return best, error
         if fewest == 0 or above == math.inf:  # twice as far as would do if cycles were in proportion to weights
             step = 2 * math.ceil(count * abs(found) / max(found + cycles, 1))
             low, high = math.ceil(count / _STRIDE), min(_STRIDE * count, size)

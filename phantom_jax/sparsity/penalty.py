@@ -82,7 +82,7 @@ def cycle_penalty(
             missing, `params` do not hold one array of logits for each layer, or `cost_data` is missing.
     """
     positive = "a positive number"
-    number("dense_cycles", dense_cycles, positive, lambda value: 0 < value < math.inf)
+    number("dense_cycles", dense_cycles, "a number of cycles, at least 1", lambda value: 1 <= value < math.inf)
     number("weight", weight, positive, lambda value: 0 < value < math.inf)
     number("gain", gain, "a number of 0 or more", lambda value: 0 <= value < math.inf)
     number("damping", damping, "a number of 0 or more", lambda value: 0 <= value < math.inf)

@@ -18,9 +18,9 @@ from phantom_jax.sparsity import (
     Method,
     activation_prices,
     exact_cycles,
-    keep_best,
     keep_cycles,
     keep_density,
+    least_cycles,
 )
 from phantom_jax.training.settings import PHASES, Settings
 
@@ -129,8 +129,7 @@ class SparsePhase(DensePhase):
         target = self._settings.cycles
         if target is None:
             return
-        single = {name: keep_best({name: np.zeros(mask.shape)}, 1)[name] for name, mask in ones.items()}
-        least = self._share(layers, single)
+        least = least_cycles(layers, self._context.arch) / self._context.dense_cycles
         if target <= least:
             raise ValueError(
                 f"cycles must be above {least:.2g}, the share of the dense cycles that one weight in each "

@@ -27,6 +27,7 @@ from phantom_jax.sparsity import (
     keep_best,
     keep_cycles,
     keep_density,
+    least_cycles,
     macs_per_weight,
 )
 from tests.cases import layers as drawn_layers
@@ -227,11 +228,30 @@ def test_a_search_that_starts_near_its_end_counts_few_masks(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("start", [None, 7])
-def test_a_budget_beyond_reach_keeps_all_or_next_to_nothing(start: int | None) -> None:
+def test_a_budget_of_more_than_all_weights_take_keeps_all(start: int | None) -> None:
     layers, scores = two_layers()
     assert all(mask.all() for mask in keep_cycles(scores, layers, ARCH, 1e9, start).values())
-    masks = keep_cycles(scores, layers, ARCH, 1e-3)
-    assert sum(int(mask.sum()) for mask in masks.values()) == 1
+
+
+@pytest.mark.parametrize("start", [None, 1, 7])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_share_where_cycles_are_meant_is_refused(count: int, start: int | None) -> None:
+    layers, scores = two_layers()
+    layers, scores = layers[:count], {name: scores[name] for name in ("a", "b")[:count]}
+    least = least_cycles(layers, ARCH)
+    assert least >= count
+    for cycles in (0.1, 0.99 * least):
+        with pytest.raises(
+            ValueError, match=rf"cycles must be at least {least:g}, .* got {cycles}; .* of `dense_cycles`"
+        ):
+            keep_cycles(scores, layers, ARCH, cycles, start)
+    assert any(mask.any() for mask in keep_cycles(scores, layers, ARCH, least, start).values())
+
+
+def test_the_least_cycles_are_those_of_one_weight_in_each_layer() -> None:
+    layers, scores = two_layers()
+    single = {name: np.arange(values.size).reshape(values.shape) == 0 for name, values in scores.items()}
+    assert least_cycles(layers, ARCH) == exact_cycles(layers, single, ARCH)
 
 
 def with_mask(name: str, values: Any) -> Any:

@@ -164,7 +164,8 @@ def test_a_toy_task_meets_its_target(share: float) -> None:
 
 
 BAD: dict[str, tuple[Callable[[], Any], str]] = {
-    "dense_cycles": (lambda: cycle_penalty(0, 0.5), "dense_cycles must be a positive number, got 0"),
+    "dense_cycles": (lambda: cycle_penalty(0, 0.5), "dense_cycles must be a number of cycles, at least 1, got 0"),
+    "a share as dense_cycles": (lambda: cycle_penalty(0.1, 0.5), "dense_cycles must be .* at least 1, got 0.1"),
     "target": (lambda: cycle_penalty(10, 1.5), "target must be a number above 0 and at most 1"),
     "weight": (lambda: cycle_penalty(10, 0.5, weight=-1), "weight must be a positive number, got -1"),
     "gain": (lambda: cycle_penalty(10, 0.5, gain=-1), "gain must be a number of 0 or more, got -1"),
