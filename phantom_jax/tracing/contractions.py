@@ -115,11 +115,12 @@ def activations_of(contraction: Contraction, values: Any) -> Any:
 
 
 def convolution(
-    weights: np.ndarray, activations: np.ndarray, name: str, images: Images | None, **geometry: Any
+    weights: np.ndarray, activations: np.ndarray, name: str, images: Images | None = None, **geometry: Any
 ) -> Layer:
     """Returns a convolution of masks in the layout of `Layer.conv`; padding may be negative, as in XLA.
 
-    Where an image has several frames in the batch, which share the kernel, they become a spatial axis.
+    Where an image has several frames in the batch, which share the kernel, they become a spatial axis. Where padding
+    crops all elements of an axis, the layer reads zeros alone.
 
     Args:
         weights: `[*kernel, Cin/groups, K]`.
@@ -129,23 +130,31 @@ def convolution(
         **geometry: Strides, padding as pairs, dilations, groups; as `Layer.conv` calls them.
 
     Raises:
-        NotALayerError: `Layer.conv` refuses it.
+        NotALayerError: `Layer.conv` refuses it, or nothing is left of an axis.
     """
     if images is not None and images.is_sure and images.axis == 0 and images.count < len(activations):
         activations, weights = images.first(activations, activations.ndim - 1), weights[None]
-        axes = ("strides", "input_dilation", "kernel_dilation")
-        geometry |= {axis: (1, *geometry[axis]) for axis in axes} | {"padding": ((0, 0), *geometry["padding"])}
-    pads, kept = [], []
-    for size, (low, high), dilation in zip(
-        activations.shape[1:], geometry["padding"], geometry["input_dilation"], strict=False
-    ):
+        per_axis = ("strides", "input_dilation", "kernel_dilation")
+        geometry |= {key: (1, *geometry[key]) for key in per_axis} | {"padding": ((0, 0), *geometry["padding"])}
+    pads, dilations, kept, sizes = [], [], [], []
+    axes = zip(activations.shape[1:-1], geometry["padding"], geometry["input_dilation"], strict=True)
+    for axis, (size, (low, high), dilation) in enumerate(axes):
+        length = max((size - 1) * dilation + 1, 0) + low + high
+        if length < 1:
+            raise NotALayerError(f"padding leaves nothing of spatial axis {axis}, of {size} elements")
         # An element and the zeros inserted after it go together; what that takes too many is padded again.
         first, last = (-(min(pad, 0) // dilation) for pad in (low, high))
-        pads.append((low + first * dilation, high + last * dilation))
-        kept.append(slice(first, max(size - last, 0)))
+        is_left = first + last < size
+        pads.append((low + first * dilation, high + last * dilation) if is_left else (0, 0))
+        dilations.append(dilation if is_left else 1)
+        kept.append(slice(first, size - last) if is_left else slice(0))
+        sizes.append(size - last - first if is_left else length)
     cropped = activations[(slice(None), *kept)]
+    if 0 in cropped.shape[1:-1]:
+        cropped = np.zeros((len(activations), *sizes, activations.shape[-1]), bool)
+    geometry = {**geometry, "padding": pads, "input_dilation": dilations}
     try:
-        return Layer.conv(weights, np.ascontiguousarray(cropped), **{**geometry, "padding": pads}, name=name)
+        return Layer.conv(weights, np.ascontiguousarray(cropped), **geometry, name=name)
     except ValueError as error:
         raise NotALayerError(str(error)) from error
 

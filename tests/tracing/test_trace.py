@@ -476,12 +476,6 @@ def test_a_lost_trail_of_images_is_told() -> None:
             "must have 3, 4 or 5 axes",
         ),
         (
-            functools.partial(lax.conv_general_dilated, window_strides=(1,), padding=[(-3, 9)]),
-            (jnp.ones((1, 1, 3)), jnp.ones((1, 1, 2))),
-            2,
-            "activations must not have an empty axis",
-        ),
-        (
             lax.ragged_dot,
             (INPUTS, jnp.ones((2, 6, 3)), jnp.array([1, 3], jnp.int32)),
             3,
