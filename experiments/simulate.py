@@ -3,6 +3,7 @@
 `python -m experiments.simulate workload=vgg16 arch=phantom_cv`; the last line printed is the output directory.
 """
 
+import functools
 import math
 import operator
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,8 @@ from experiments.harness.run import Run, main
 if TYPE_CHECKING:
     import matplotlib.figure
 
-    from phantom_jax import Phantom2D, Report
+    from experiments.harness.files import Draw
+    from phantom_jax import Layer, Phantom2D, Report
     from phantom_jax.workloads import Workload
 
 _MOST_CORES_OF_A_MAP = 1 << 12  # more cannot be read
@@ -32,13 +34,13 @@ def simulation(run: Run) -> None:
     from phantom_jax.checks import boolean, one_of
 
     check_names(run.options, ("arch", "workload", "figures", "tracking", "seed"))
-    figures = run.options["figures"]
-    check_names(figures, ("write", "layer"), group="figures")
+    of_figures = run.options["figures"]
+    check_names(of_figures, ("write", "layer"), group="figures")
     arch, workload = run.arch(), load_workload(run.options)
-    layer = figures["layer"]
+    layer = of_figures["layer"]
     if layer is not None:
         layer = one_of("figures.layer", str(layer), tuple(workload.names))
-    has_figures = boolean("figures.write", figures["write"])
+    has_figures = boolean("figures.write", of_figures["write"])
 
     with run.tracked():
         with command.progress() as bar:
@@ -50,16 +52,16 @@ def simulation(run: Run) -> None:
         command.note(workload.notes)
         report.print(Console())
         if has_figures:
-            made, notes = report_figures(report, workload, arch, layer)
+            figures, notes = report_figures(report, workload, arch, layer)
             command.note(notes)
-            run.figures(made)
+            run.figures(figures)
         run.finish({"workload": workload.provenance(), "seed": workload.seed, **report.to_dict()})
 
 
 def report_figures(
     report: "Report", workload: "Workload", arch: "Phantom2D", layer: str | None
-) -> tuple[dict[str, "matplotlib.figure.Figure"], list[str]]:
-    """Returns the cycle stack, the speed-ups, and the map of the mesh for one layer, and notes on what is left out.
+) -> tuple[dict[str, "Draw"], list[str]]:
+    """Returns what draws the cycle stack, the speed-ups and the map of the mesh, and notes on what is left out.
 
     Args:
         report: The results.
@@ -67,18 +69,26 @@ def report_figures(
         arch: The accelerator.
         layer: Name of the layer whose rounds are mapped; by default the one of most cycles.
     """
-    from phantom_jax import core_cycles, plotting
+    from phantom_jax import plotting
 
-    figures = {"stack": plotting.cycle_stack(report), "speedups": plotting.speedups(report)}
+    figures: dict[str, Draw] = {
+        "stack": functools.partial(plotting.cycle_stack, report),
+        "speedups": functools.partial(plotting.speedups, report),
+    }
     if arch.cores > _MOST_CORES_OF_A_MAP:
         return figures, [f"no map of the mesh, whose {arch.cores} cores are too many to show."]
     busiest = max(range(len(workload)), key=lambda index: report.layers[index].cycles[0])
     index = busiest if layer is None else workload.names.index(layer)
-    cores = core_cycles(workload[index], arch)
-    if not cores.any():
+    if not report.layers[index].cycles[0]:
         return figures, [f"no map of the mesh, since {workload.names[index]} has no work."]
     title = f"{workload.names[index]} on {arch.rows} x {arch.cols} cores ({report.layers[index].row_axis})"
-    return {**figures, "mesh": plotting.mesh(cores, title)}, []
+    return {**figures, "mesh": functools.partial(_mesh, workload[index], arch, title)}, []
+
+
+def _mesh(layer: "Layer", arch: "Phantom2D", title: str) -> "matplotlib.figure.Figure":
+    from phantom_jax import core_cycles, plotting
+
+    return plotting.mesh(core_cycles(layer, arch), title)
 
 
 def summary(report: "Report") -> dict[str, float | None]:

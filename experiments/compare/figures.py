@@ -1,5 +1,6 @@
 """Cases of the comparison -> figures. Nothing but ratios is computed; Matplotlib is needed for this module alone."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from experiments.compare.cases import MapPoint, NetworkRun
 from experiments.compare.designs import PAPER_RATIOS, PHANTOM, RIVALS
+from experiments.harness.files import Draw
 from phantom_jax.plotting import stack_bars
 
 _WIDTH = 9.0  # inches
@@ -33,16 +35,20 @@ _PARTS = {  # components of all stacks, like ones in like colors
 
 def figures(
     runs: Sequence[NetworkRun], points: Sequence[MapPoint], variants: Sequence[Mapping[str, Any]]
-) -> dict[str, matplotlib.figure.Figure]:
-    """Returns all figures by name.
+) -> dict[str, Draw]:
+    """Returns what draws all figures, by name.
 
     Args:
         runs: Networks on designs; of each network the first mask kind and seed are drawn.
         points: Of the map; without, there is no map.
         variants: Rows of `ablation`.
     """
-    made = {"speedups": speedups(runs), "ablation": ablation(variants), "stacks": stacks(runs)}
-    return made | ({"map": density_map(points)} if points else {})
+    draws: dict[str, Draw] = {
+        "speedups": functools.partial(speedups, runs),
+        "ablation": functools.partial(ablation, variants),
+        "stacks": functools.partial(stacks, runs),
+    }
+    return draws | ({"map": functools.partial(density_map, points)} if points else {})
 
 
 def speedups(runs: Sequence[NetworkRun]) -> matplotlib.figure.Figure:

@@ -1,5 +1,6 @@
 """The co-optimization in figures: the front, and what the masks look like."""
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from experiments.cooptimize.cases import SPARSER
 from experiments.cooptimize.frontier import DENSE
 from experiments.cooptimize.summary import Summary
+from experiments.harness.files import Draw
 from phantom_jax.plotting import stack_bars
 from phantom_jax.workloads import read_npz
 
@@ -28,18 +30,18 @@ _COLORS = {  # from dark to light, along a palette of even lightness steps (civi
 _MARKERS = dict(zip(_COLORS, "o<>XsD^vP", strict=True))
 
 
-def figures(summary: Summary, masks: Mapping[str, pathlib.Path]) -> dict[str, matplotlib.figure.Figure]:
-    """Returns the front, densities of layers, stacks before and after, and densities of kernels.
+def figures(summary: Summary, masks: Mapping[str, pathlib.Path]) -> dict[str, Draw]:
+    """Returns what draws the front, densities of layers, stacks before and after, and densities of kernels.
 
     Args:
         summary: What was found.
         masks: By title, workloads whose kernels are shown beside each other.
     """
     return {
-        "front": _front(summary),
-        "densities": _densities(summary),
-        "stacks": _stacks(summary),
-        "kernels": _kernels(masks),
+        "front": functools.partial(_front, summary),
+        "densities": functools.partial(_densities, summary),
+        "stacks": functools.partial(_stacks, summary),
+        "kernels": functools.partial(_kernels, masks),
     }
 
 

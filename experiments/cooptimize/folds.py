@@ -23,7 +23,7 @@ class Folds(Sweep):
             return
         from experiments.cooptimize import cases as cases
         from experiments.cooptimize import figures, summary
-        from experiments.harness.files import save_figure, write_csv, write_json
+        from experiments.harness.files import save_figures, write_csv, write_json
         from phantom_jax import Phantom2D
         from phantom_jax.tables import print_tables
 
@@ -50,8 +50,7 @@ class Folds(Sweep):
         made[0]["settings"]["folds"] = sorted({fold for fold, _, _ in found})
         write_json(directory / "results.json", {"schema_version": 1, **made[0], **summary.rows(summarized)})
         write_csv(directory / "results.csv", summarized.points)
-        for name, figure in figures.figures(summarized, shown).items():
-            save_figure(figure, directory / name)
+        save_figures(directory, figures.figures(summarized, shown))
         print_tables(summary.tables(summarized))
         print(directory, flush=True)
 

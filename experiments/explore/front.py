@@ -1,6 +1,7 @@
 """What surrounds the trials of an architecture search: its study, which resumes, and its front."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -55,7 +56,7 @@ class Front(Sweep):
         """Writes the front of the meshes that did not fail as a table, a figure and JSON."""
         import optuna
 
-        from experiments.harness.files import save_figure, write_csv, write_json
+        from experiments.harness.files import save_figures, write_csv, write_json
         from phantom_jax.tables import print_tables
 
         sweeper, directory = config.hydra.sweeper, pathlib.Path(config.hydra.sweep.dir)
@@ -67,7 +68,7 @@ class Front(Sweep):
             results = {"schema_version": 1, "study": study.study_name, "trials": rows}
             write_json(directory / "front.json", results)
             write_csv(directory / "front.csv", [{**row, "params": json.dumps(row["params"])} for row in rows])
-            save_figure(_figure(rows), directory / "front")
+            save_figures(directory, {"front": functools.partial(_figure, rows)})
             print_tables([_table(rows)])
         print(directory, flush=True)
 

@@ -3,6 +3,7 @@
 Series differ in marker and line style as well as in lightness. Error bars are of two standard errors.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import matplotlib.ticker
 import numpy as np
 
 from experiments.fidelity.cases import Case, ErrorCase, GradientCase, RankCase, StaleCase
+from experiments.harness.files import Draw
 
 _COLORS = {False: "#00224e", True: "#b08f26"}  # by inter_balance
 _MARKERS = {False: "o", True: "s"}
@@ -20,20 +22,20 @@ _AMOUNTS = {"redrawn": "share of the activation bits redrawn", "scaled": "factor
 _LINE: dict[str, Any] = {"markersize": 3.5, "linewidth": 1.0, "elinewidth": 0.8, "capsize": 2}
 
 
-def figures(cases: Sequence[Case]) -> dict[str, matplotlib.figure.Figure]:
-    """Returns a figure of each study that has cases, by name; of stale calibrations, one for each drift."""
+def figures(cases: Sequence[Case]) -> dict[str, Draw]:
+    """Returns what draws a figure of each study that has cases, by name; of stale calibrations, of each drift."""
     draws: dict[str, Callable[[Any], matplotlib.figure.Figure]] = {
         "error": errors,
         "rank": ranks,
         "gradient": gradients,
     }
-    made = {}
+    made: dict[str, Draw] = {}
     for study, draw in draws.items():
         if of := [case for case in cases if case.study == study]:
-            made[study] = draw(of)
+            made[study] = functools.partial(draw, of)
     drifted = [case for case in cases if isinstance(case, StaleCase)]
     for drift in dict.fromkeys(case.drift for case in drifted):
-        made[f"stale_{drift}"] = stale([case for case in drifted if case.drift == drift])
+        made[f"stale_{drift}"] = functools.partial(stale, [case for case in drifted if case.drift == drift])
     return made
 
 

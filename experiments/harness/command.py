@@ -70,6 +70,7 @@ def run(main: Callable[[], Any]) -> None:
     is asked for full ones.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports its use over the network
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; a notebook exports its own, which may not be installed here
     if _FULL_ERROR_WANTED:
         main()
         return

@@ -5,11 +5,16 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from experiments.harness import command
 
 if TYPE_CHECKING:
     import matplotlib.figure
+
+Draw = Callable[[], "matplotlib.figure.Figure"]
 
 
 def write_whole(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -78,3 +83,26 @@ def save_figure(figure: "matplotlib.figure.Figure", path: pathlib.Path) -> pathl
                 ),
             )
     return path.with_suffix(".png")
+
+
+def save_figures(directory: pathlib.Path, figures: Mapping[str, Draw]) -> dict[str, pathlib.Path]:
+    """Draws figures and saves them.
+
+    Results matter more than their pictures: a figure that fails is noted on stderr with the reason, and the others are
+    drawn.
+
+    Args:
+        directory: Where to.
+        figures: What draws each figure, by its name.
+
+    Returns:
+        The path of the PNG of each figure that could be saved.
+    """
+    saved = {}
+    for name, draw in figures.items():
+        try:
+            saved[name] = save_figure(draw(), directory / name)
+        except Exception as error:
+            print(f"Note: there is no figure {name}. The results do not depend on it.", file=sys.stderr)
+            command.report(error)
+    return saved

@@ -11,14 +11,13 @@ import hydra
 from omegaconf import DictConfig
 
 from experiments.harness import command
-from experiments.harness.files import save_figure, write_csv, write_json
+from experiments.harness.files import save_figures, write_csv, write_json
 from experiments.harness.lock import RUN_LOCK, Lock
 from experiments.harness.options import make, plain
 from experiments.harness.resume import differences, identity
 
 if TYPE_CHECKING:
-    import matplotlib.figure
-
+    from experiments.harness.files import Draw
     from experiments.harness.tracking import Tracker
     from phantom_jax import Phantom2D
 
@@ -98,10 +97,10 @@ class Run:
         """Tracks a table."""
         self.tracker.table(name, rows)
 
-    def figures(self, figures: Mapping[str, "matplotlib.figure.Figure"]) -> None:
-        """Saves and tracks figures by name."""
-        for name, figure in figures.items():
-            self.tracker.figure(name, save_figure(figure, self.directory / name))
+    def figures(self, figures: Mapping[str, "Draw"]) -> None:
+        """Draws, saves and tracks figures by name; one that fails is noted."""
+        for name, path in save_figures(self.directory, figures).items():
+            self.tracker.figure(name, path)
 
     def csv(self, rows: Sequence[dict[str, Any]]) -> None:
         """Writes `results.csv`."""

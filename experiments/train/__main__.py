@@ -5,6 +5,7 @@ again with `resume=true hydra.run.dir=` that directory, or `resume=` that direct
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,12 @@ def train(run: Run) -> None:
         run.tracker.summarize(evaluation.summary())
         run.tracker.artifact("masks", masks, "masks")
         points = read_points(run.directory / "log.jsonl")
-        run.figures({"stack": plotting.cycle_stack(evaluation.report), "progress": progress(points, trainer.ends)})
+        run.figures(
+            {
+                "stack": functools.partial(plotting.cycle_stack, evaluation.report),
+                "progress": functools.partial(progress, points, trainer.ends),
+            }
+        )
         results = {"data_sha256": training.identity["data_sha256"], "phases": phases, "test": evaluation.summary()}
         run.finish({**results, "target_cycles": training.settings.cycles, **evaluation.report.to_dict()})
 

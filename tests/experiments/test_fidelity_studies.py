@@ -227,7 +227,7 @@ def test_summary() -> None:
 
 
 def test_figures_show_the_cases() -> None:
-    drawn = figures.figures(CASES)
+    drawn = {name: draw() for name, draw in figures.figures(CASES).items()}
     assert list(drawn) == ["error", "rank", "gradient", "stale_redrawn", "stale_scaled"]
     panel = drawn["error"].axes[0]
     assert panel.get_title() == "a"

@@ -15,10 +15,11 @@ from hydra.errors import HydraException
 
 from experiments.harness import command
 from experiments.harness.files import write_json
-from phantom_jax import Phantom2D, simulate, workloads
+from phantom_jax import Phantom2D, Report, plotting, simulate, workloads
 from tests.experiments import commands
 
 ROOT = pathlib.Path(__file__).parents[2]
+NOTEBOOK = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # which it exports to the commands it starts
 PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
 
 
@@ -43,7 +44,8 @@ def masks(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_prints_tables_and_writes_results(tmp_path: pathlib.Path, masks: pathlib.Path) -> None:
-    done = run(tmp_path, "workload=npz", "workload.path=masks.npz", "arch=phantom_md", "arch.rows=5")
+    overrides = ("workload=npz", "workload.path=masks.npz", "arch=phantom_md", "arch.rows=5")
+    done = commands.run("simulate", tmp_path, *overrides, environment=NOTEBOOK)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "Note: masks.npz: ignored 1 unknown arrays: loss" in lines
@@ -72,6 +74,20 @@ def test_prints_tables_and_writes_results(tmp_path: pathlib.Path, masks: pathlib
     assert (results["settings"]["arch"]["rows"], results["inputs"]) == (5, {"workload.path.sha256": digest})
     made = ("settings", "inputs", "versions", "git_revision", "git_modified")
     assert set(results) == {*expected, "schema_version", "workload", "seed", *made}
+
+
+def test_a_figure_that_fails_does_not_lose_the_results(masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(report: Report) -> None:
+        raise ValueError(f"{len(report.layers)} rows are too many.")
+
+    monkeypatch.chdir(masks.parent)
+    monkeypatch.setattr(plotting, "speedups", fail)
+    done = commands.run_here("simulate", "workload=npz", "workload.path=masks.npz")
+    assert done.returncode == 0, done.stderr
+    assert "Note: there is no figure speedups. The results do not depend on it.\nError: 2 rows are" in done.stderr
+    directory = pathlib.Path(done.stdout.splitlines()[-1])
+    assert {path.name for path in directory.glob("*.png")} == {"stack.png", "mesh.png"}
+    assert json.loads((directory / "results.json").read_text())["totals"]["cycles"]
 
 
 def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
