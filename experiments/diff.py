@@ -15,6 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from experiments.harness.pipes import readers_may_leave
 from experiments.harness.resume import of_options
 
 _SCHEMA_VERSION = 1
@@ -113,6 +114,7 @@ def _text(value: float | None, factor: int, pattern: str) -> str:
     return "-" if value is None else format(factor * value, pattern)
 
 
+@readers_may_leave()
 def main(arguments: list[str] | None = None) -> None:
     """Prints the comparison of two runs."""
     parser = argparse.ArgumentParser(prog="python -m experiments.diff", description=__doc__)

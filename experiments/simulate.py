@@ -49,13 +49,12 @@ def simulation(run: Run) -> None:
         run.csv(rows)
         run.table("layers", rows)
         run.tracker.summarize(summary(report))
-        command.note(workload.notes)
-        report.print(Console())
-        if has_figures:
-            figures, notes = report_figures(report, workload, arch, layer)
-            command.note(notes)
-            run.figures(figures)
+        figures, notes = report_figures(report, workload, arch, layer) if has_figures else ({}, [])
+        run.figures(figures)
         run.finish({"workload": workload.provenance(), "seed": workload.seed, **report.to_dict()})
+    command.note(workload.notes)
+    report.print(Console())
+    command.note(notes)
 
 
 def report_figures(

@@ -16,6 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.harness.pipes import readers_may_leave
+
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
@@ -48,7 +50,8 @@ def guarded(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any
         try:
             os.chdir(HydraConfig.get().runtime.cwd)
             (output_directory() / ERROR_FILE).unlink(missing_ok=True)  # of an earlier try
-            return function(config)
+            with readers_may_leave():  # in a worker of a launcher, too
+                return function(config)
         except Exception as error:
             if not in_multirun():
                 if _FULL_ERROR_WANTED or not isinstance(error, _USER_ERRORS):
@@ -63,6 +66,7 @@ def guarded(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any
     return wrapped
 
 
+@readers_may_leave()
 def run(main: Callable[[], Any]) -> None:
     """Runs a `hydra.main` function. Mistakes of the user end in a line or two and exit code 1, bugs in a traceback.
 
@@ -78,9 +82,6 @@ def run(main: Callable[[], Any]) -> None:
     try:
         main()
     except RunFailedError:
-        sys.exit(1)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except _USER_ERRORS as error:
         _show(error)

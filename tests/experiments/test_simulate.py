@@ -90,6 +90,18 @@ def test_a_figure_that_fails_does_not_lose_the_results(masks: pathlib.Path, monk
     assert json.loads((directory / "results.json").read_text())["totals"]["cycles"]
 
 
+def test_results_are_written_before_they_are_printed(masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(report: Report, console: object) -> None:
+        assert list(masks.parent.glob("outputs/*/*/results.json"))
+        assert list(masks.parent.glob("outputs/*/*/stack.png"))
+        raise ValueError("nothing can be printed.")
+
+    monkeypatch.chdir(masks.parent)
+    monkeypatch.setattr(Report, "print", fail)
+    done = commands.run_here("simulate", "workload=npz", "workload.path=masks.npz")
+    assert "Error: nothing can be printed." in done.stderr
+
+
 def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = commands.run_here(
