@@ -1,13 +1,13 @@
 """What surrounds the trials of an architecture search: its study, which resumes, and its front."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import logging
-import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, flag_override
@@ -31,10 +31,11 @@ class Front(Sweep):
         if sweeper.get("storage") is None:
             command.note(["no front will be written, as hydra.sweeper.storage is null: the study is not kept."])
             return
-        with flag_override(config, ["readonly", "struct"], False):
+        with flag_override(config, ["readonly", "struct"], False), _opened(sweeper.storage):
             if sweeper.study_name is None:
                 sweeper.study_name = f"explore-{_digest(config)}"
-            logging.getLogger("optuna").setLevel(logging.WARNING)
+            for name in ("optuna", "alembic"):
+                logging.getLogger(name).setLevel(logging.WARNING)
             directions = [str(getattr(value, "name", value)) for value in sweeper.direction]
             study = optuna.create_study(
                 study_name=sweeper.study_name, storage=sweeper.storage, directions=directions, load_if_exists=True
@@ -59,11 +60,12 @@ class Front(Sweep):
         from experiments.harness.files import save_figures, write_csv, write_json
         from phantom_jax.tables import print_tables
 
-        sweeper, directory = config.hydra.sweeper, pathlib.Path(config.hydra.sweep.dir)
+        sweeper = config.hydra.sweeper
         if sweeper.get("storage") is None:
             return
-        study = optuna.load_study(study_name=sweeper.study_name, storage=sweeper.storage)
-        rows = _rows(_complete(study), _presets(config))
+        with _opened(sweeper.storage):
+            study = optuna.load_study(study_name=sweeper.study_name, storage=sweeper.storage)
+            rows = _rows(_complete(study), _presets(config))
         if rows:
             results = {"schema_version": 1, "study": study.study_name, "trials": rows}
             write_json(directory / "front.json", results)
@@ -71,6 +73,26 @@ class Front(Sweep):
             save_figures(directory, {"front": functools.partial(_figure, rows)})
             print_tables([_table(rows)])
         print(directory, flush=True)
+
+
+@contextlib.contextmanager
+def _opened(storage: str) -> Iterator[None]:
+    """Names the database of the study in its errors.
+
+    Raises:
+        ValueError: It is damaged, it cannot be written, or it is no database.
+    """
+    import optuna
+    import sqlalchemy.exc
+
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"hydra.sweeper.storage must be a database that can be read and written, got {storage}: {reason}. Another "
+            "hydra.sweep.dir begins a new study."
+        ) from error
 
 
 def _digest(config: DictConfig) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -148,6 +149,7 @@ def main(name: str, value: Callable[[Mapping[str, Any]], Any] | None = None) -> 
             with run.locked():
                 results = run.finished()
                 if results is None:
+                    _check_platforms()
                     results = function(run)
             print(run.directory, flush=True)
             return value(results) if value else None
@@ -155,3 +157,22 @@ def main(name: str, value: Callable[[Mapping[str, Any]], Any] | None = None) -> 
         return hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name=name)(command.guarded(body))
 
     return decorated
+
+
+def _check_platforms() -> None:
+    """Checks the platforms that the environment asks of JAX, some of whose errors say nothing.
+
+    Raises:
+        ValueError: JAX cannot use one here.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        if wanted := os.environ.get("JAX_PLATFORMS"):
+            raise ValueError(
+                f"JAX_PLATFORMS must be platforms that JAX can use here, got {wanted!r}: "
+                f"{str(error) or 'it finds no such device'}"
+            ) from error
+        raise

@@ -51,8 +51,11 @@ class Sweep(Callback):
         def begin() -> None:
             _prepare(config)
             directory = pathlib.Path(config.hydra.sweep.dir)
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock = Lock(directory / SWEEP_LOCK)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                self._lock = Lock(directory / SWEEP_LOCK)
+            except OSError as error:
+                raise ValueError(f"hydra.sweep.dir must name a directory that can be written: {error}.") from error
             for path, _ in _reports(config):
                 path.unlink()
             self.begin(config)

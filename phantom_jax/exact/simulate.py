@@ -1,8 +1,10 @@
 """The exact model: layers in, cycles and cycle stacks out (SPEC 3 to 6)."""
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+import jax
 import numpy as np
 from jaxtyping import Int64
 
@@ -36,6 +38,7 @@ def simulate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Report:
     Raises:
         ValueError: There is no layer, something is not a layer or holds traced arrays, layers differ in B, `arch` is
             not an accelerator, or its thread slots do not fit 64 bits.
+        MemoryError: A layer on this accelerator takes more memory than there is.
     """
     check_arch(arch)
     named = check_layers(layers, traced=False)
@@ -55,14 +58,16 @@ def core_cycles(layer: Layer, arch: Phantom2D, image: int = 0) -> Int64[np.ndarr
 
     Raises:
         ValueError: There is no such image.
+        MemoryError: The layer on this accelerator takes more memory than there is.
     """
     if integer("image", image, minimum=0) >= layer.batch:
         raise ValueError(f"image must be below the batch of {layer.batch}, got {image}.")
     enable_cache()
-    stream = streams(layer, arch)
-    counter = job_counter(layer, stream, arch)
-    mapping = map_layer(stream, counter.loads, arch)
-    return map_cores(counter.count(image, mapping.segments).cycles, mapping, arch)
+    with _memory_errors_named(layer.name or "layer0", arch):
+        stream = streams(layer, arch)
+        counter = job_counter(layer, stream, arch)
+        mapping = map_layer(stream, counter.loads, arch)
+        return map_cores(counter.count(image, mapping.segments).cycles, mapping, arch)
 
 
 def job_counter(layer: Layer, stream: Streams, arch: Phantom2D) -> JobCounter:
@@ -71,16 +76,31 @@ def job_counter(layer: Layer, stream: Streams, arch: Phantom2D) -> JobCounter:
     return packing.lane_counter(layer, stream, arch) if by_lanes else WordCounter(layer, stream, arch)
 
 
+@contextlib.contextmanager
+def _memory_errors_named(layer: str, arch: Phantom2D) -> Iterator[None]:
+    """Says of NumPy's and XLA's errors where there was not enough memory."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MemoryError(
+            f"layer {layer} takes more memory than there is with pes {arch.pes}, threads {arch.threads} and lookahead "
+            f"{arch.lookahead}: {error}"
+        ) from error
+
+
 def _simulate_layer(layer: Layer, name: str, arch: Phantom2D) -> LayerReport:
-    stream = streams(layer, arch)
-    counter = job_counter(layer, stream, arch)
-    mapping = map_layer(stream, counter.loads, arch)
     cycles, stacks = [], []
-    for image in range(layer.batch):
-        jobs = counter.count(image, mapping.segments)
-        mesh = run_rounds(jobs.cycles, mapping, arch)
-        cycles.append(mesh.cycles)
-        stacks.append(cycle_stack(jobs, mesh, arch))
+    with _memory_errors_named(name, arch):
+        stream = streams(layer, arch)
+        counter = job_counter(layer, stream, arch)
+        mapping = map_layer(stream, counter.loads, arch)
+        for image in range(layer.batch):
+            jobs = counter.count(image, mapping.segments)
+            mesh = run_rounds(jobs.cycles, mapping, arch)
+            cycles.append(mesh.cycles)
+            stacks.append(cycle_stack(jobs, mesh, arch))
     return LayerReport.of(
         layer,
         name,

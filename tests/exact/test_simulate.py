@@ -283,3 +283,10 @@ def test_bad_arch_and_traced_layers() -> None:
         simulate(VECTOR_LAYERS["A"], "phantom_cv")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="layer0\\) holds traced arrays; simulate needs concrete masks"):
         jax.jit(lambda layer: simulate(layer, Phantom2D()).cycles)(VECTOR_LAYERS["A"])
+
+
+def test_a_layer_that_does_not_fit_the_memory_is_named() -> None:
+    layer = Layer.dense(np.ones((2, 8)), np.ones((1, 2)), name="fc")
+    message = "layer fc takes more memory than there is with pes 6000000, threads 1 and lookahead 9: "
+    with pytest.raises(MemoryError, match=message):
+        simulate(layer, Phantom2D(pes=6_000_000, threads=1, lookahead=9))

@@ -64,6 +64,15 @@ MISTAKES = [
     (["arch.cols=few"], "cols must be a positive integer, got 'few'"),
     (["+color=red"], "there is no option color"),
     (["--multirun", "workload=npz", "workload.path=missing.npz"], "missing.npz"),
+    (["--multirun", "hydra.sweep.dir=file/sweep"], "hydra.sweep.dir must name a directory that can be written"),
+    (
+        ["--multirun", "hydra.sweeper.storage=sqlite:///file"],
+        "hydra.sweeper.storage must be a database that can be read and written, got sqlite:///file: ",
+    ),
+    (
+        ["--multirun", "hydra.sweeper.storage=sqlite:///nowhere/study.db"],
+        "hydra.sweeper.storage must be a database that can be read and written, got sqlite:///nowhere/study.db: ",
+    ),
 ]
 
 
@@ -74,7 +83,8 @@ def directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("overrides", "message"), MISTAKES)
 def test_mistakes_end_in_a_message(overrides: list[str], message: str) -> None:
-    done = commands.run_here("explore", *SMALL[: 0 if "workload=npz" in overrides else None], *overrides)
+    pathlib.Path("file").write_text("no database, and no directory\n")
+    done = commands.run_here("explore", *overrides, *SMALL[: 0 if "workload=npz" in overrides else None])
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -125,6 +126,20 @@ def test_a_failing_job_does_not_stop_a_multirun(
     assert "arch.rows=0 tracking=none: arch.rows must be a positive integer, got 0.\n" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(list(tmp_path.glob("outputs/*/*/1/results.json"))) == 1
+
+
+def test_a_platform_that_is_not_there_ends_in_a_message(masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise AssertionError  # as JAX does for cuda without a GPU
+
+    monkeypatch.chdir(masks.parent)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", fail)
+    done = commands.run_here("simulate", "workload=npz", "workload.path=masks.npz")
+    assert done.returncode == 1
+    message = "JAX_PLATFORMS must be platforms that JAX can use here, got 'cuda': it finds no such device"
+    assert done.stderr.startswith(f"Error: {message}\n")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
