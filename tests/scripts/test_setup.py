@@ -1,5 +1,6 @@
 """The set-up installs what the locks say, once, and starts anew after an interruption. No package is installed here."""
 
+import concurrent.futures
 import os
 import pathlib
 import re
@@ -14,7 +15,9 @@ PYTHON = """#!/usr/bin/env bash
 case "$*" in
   --version) echo "Python 3.11.0" ;;
   "-m venv "*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
-  *install*) words=$*; echo "${words##*/}" >>"$LOG"; [[ ! "$words" =~ $FAIL ]] ;;
+  "-c import sys;"*) ;;
+  "-c "*) exec python3 "$@" ;;
+  *install*) sleep "${SLEEP:-0}"; words=$*; echo "${words##*/}" >>"$LOG"; [[ ! "$words" =~ $FAIL ]] ;;
 esac
 """
 
@@ -55,6 +58,16 @@ def test_each_set_up_is_done_once_and_all_adds_to_run(clone: pathlib.Path) -> No
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not (clone / "log").exists()
     assert sorted(path.name for path in (clone / ".venv").iterdir()) == ["all.lock", "bin", "kept", "run.lock"]
+
+
+def test_two_set_ups_at_once_are_one(clone: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLEEP", "0.2")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(setup, [clone, clone]))
+    assert [one.returncode for one in done] == [0, 0], done
+    assert installed(clone) == ["uv.lock", "run.lock", clone.name]
+    assert sorted("Waiting for another set-up of .venv ..." in one.stderr for one in done) == [False, True]
+    assert sorted("Setting up .venv" in one.stderr for one in done) == [False, True]
 
 
 def test_a_new_lock_is_installed(clone: pathlib.Path) -> None:
