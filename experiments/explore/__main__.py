@@ -5,6 +5,7 @@
 
 import dataclasses
 
+from experiments.explore.front import OPTIONS
 from experiments.harness import command
 from experiments.harness.options import check_names, make
 from experiments.harness.run import Run, main
@@ -19,7 +20,7 @@ def explore(run: Run) -> dict[str, float]:
     from phantom_jax import Phantom2D, simulate
     from phantom_jax.checks import integer
 
-    check_names(run.options, ("arch", "workload", "tracking", "multipliers", "seed"))
+    check_names(run.options, OPTIONS)
     budget = integer("multipliers", run.options["multipliers"], minimum=1)
     wanted = run.options["arch"]
     has_all_columns = wanted.get("cols") == "auto"

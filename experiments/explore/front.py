@@ -13,8 +13,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from experiments.harness import command
+from experiments.harness.options import check_names
 from experiments.harness.sweeps import Sweep
 
+OPTIONS = ("arch", "workload", "tracking", "multipliers", "seed")
 _PRESETS = ("phantom_cv", "phantom_md", "phantom_hp")
 
 
@@ -27,7 +29,14 @@ class Front(Sweep):
         """Names the study by the options that its trials share, and asks for the trials that are missing."""
         import optuna
 
+        from phantom_jax.checks import integer, number
+
         sweeper = config.hydra.sweeper
+        check_names([str(name) for name in config if name != "hydra"], OPTIONS)
+        for name in ("n_trials", "n_jobs"):
+            integer(f"hydra.sweeper.{name}", sweeper[name], minimum=1)
+        rate = sweeper.max_failure_rate
+        number("hydra.sweeper.max_failure_rate", rate, "a number from 0 to 1", lambda rate: 0 <= rate <= 1)
         if sweeper.get("storage") is None:
             command.note(["no front will be written, as hydra.sweeper.storage is null: the study is not kept."])
             return

@@ -1,6 +1,9 @@
 """What all entry points share: errors that a user can read, the directory, notes."""
 
+import contextlib
 import functools
+import importlib.metadata
+import io
 import logging
 import os
 import pathlib
@@ -21,7 +24,8 @@ from experiments.harness.pipes import readers_may_leave
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
-CONFIG_PATH = str(pathlib.Path(__file__).resolve().parents[2] / "conf")
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIG_PATH = str(_ROOT / "conf")
 ERROR_FILE = "error.txt"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 # Runtime errors: no such backend of JAX, or no memory on it. Import errors: an extra that is not installed.
@@ -29,6 +33,9 @@ _USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, RuntimeError, Hyd
 # Of Hydra's plugins.
 _EXTRAS = {"optuna": "sweep", "joblib": "sweep"} | dict.fromkeys(("ray", "submitit_local", "submitit_slurm"), "cluster")
 _PLUGIN = re.compile(r"Could not find 'hydra/(?:launcher|sweeper)/(\w+)'")
+
+
+_COMPLETION = re.compile(r"Install or Uninstall shell completion:.*?(?=\n--config-path)", re.DOTALL)  # in Hydra's help
 
 
 class RunFailedError(HydraException):
@@ -78,9 +85,15 @@ def run(main: Callable[[], Any]) -> None:
     if _FULL_ERROR_WANTED:
         main()
         return
+    if "--version" in sys.argv[1:]:  # in place of Hydra's
+        print(f"phantom_jax {importlib.metadata.version('phantom-jax')}")
+        return
     os.environ[_FULL_ERROR] = "1"
     try:
-        main()
+        if "--hydra-help" in sys.argv[1:]:
+            _print_hydra_help(main)
+        else:
+            main()
     except RunFailedError:
         sys.exit(1)
     except _USER_ERRORS as error:
@@ -96,6 +109,17 @@ def run(main: Callable[[], Any]) -> None:
         sys.exit(130)
     finally:
         os.environ.pop(_FULL_ERROR, None)
+
+
+def _print_hydra_help(main: Callable[[], Any]) -> None:
+    """Prints Hydra's help with this repository's version and completion; Hydra's does not know `python -m`."""
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(shown):
+            main()
+    finally:
+        text = re.sub("Show Hydra's version", "Show the version of phantom_jax", shown.getvalue())
+        print(_COMPLETION.sub(f"Tab completion. In Bash: source {_ROOT / 'scripts' / 'completion'}\n", text), end="")
 
 
 def in_multirun() -> bool:

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,12 +24,12 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def check_names(
-    options: Mapping[str, Any], required: Sequence[str], optional: Sequence[str] = (), group: str | None = None
+    options: Collection[str], required: Sequence[str], optional: Sequence[str] = (), group: str | None = None
 ) -> None:
     """Checks that all options are known, and that none is missing.
 
     Args:
-        options: The options by name.
+        options: The options' names, or the options by name.
         required: Names of options that must be there.
         optional: Names of options that may be there.
         group: Their group; None for those of the command itself.

@@ -64,6 +64,13 @@ MISTAKES = [
     (["arch.cols=few"], "cols must be a positive integer, got 'few'"),
     (["+color=red"], "there is no option color"),
     (["--multirun", "workload=npz", "workload.path=missing.npz"], "missing.npz"),
+    (["--multirun", "+color=red"], "there is no option color; the options of this command are arch, workload"),
+    (["--multirun", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be a positive integer, got 0"),
+    (["--multirun", "hydra.sweeper.n_jobs=0"], "hydra.sweeper.n_jobs must be a positive integer, got 0"),
+    (
+        ["--multirun", "hydra.sweeper.max_failure_rate=2"],
+        "hydra.sweeper.max_failure_rate must be a number from 0 to 1, got 2.0",
+    ),
     (["--multirun", "hydra.sweep.dir=file/sweep"], "hydra.sweep.dir must name a directory that can be written"),
     (
         ["--multirun", "hydra.sweeper.storage=sqlite:///file"],

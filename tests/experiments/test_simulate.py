@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
+import phantom_jax
 from experiments.harness import command
 from experiments.harness.files import write_json
 from phantom_jax import Phantom2D, Report, plotting, simulate, workloads
@@ -289,6 +291,27 @@ def test_every_configuration_of_every_group_composes(group: str) -> None:
             assert compose(commands.command_of(name), [f"experiment={name}"])
         else:
             assert compose(overrides=[f"+{group}={name}"])[group]
+
+
+def test_version_is_that_of_the_package() -> None:
+    done = commands.run_here("simulate", "--version")
+    assert (done.returncode, done.stdout) == (0, f"phantom_jax {phantom_jax.__version__}\n")
+
+
+def test_the_completion_that_help_names_completes() -> None:
+    command_line = [sys.executable, "-m", "experiments.simulate", "--hydra-help"]
+    done = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True)
+    (source,) = re.findall("In Bash: (source .*)", done.stdout)
+    assert "-sc install" not in done.stdout
+    complete = f"""
+        {source}
+        COMP_LINE=" $PYTHON -m experiments.simulate workload=npz arch=phantom_h" COMP_POINT=100
+        _phantom_jax_options
+        echo "${{COMPREPLY[@]}}"
+    """
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(["bash", "-c", complete], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("phantom_hp\n", "")
 
 
 def test_unknown_keys_do_not_compose(hydra_config) -> None:
