@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from experiments.harness import command
-from experiments.harness.files import json_object, write_whole
+from experiments.harness.files import json_object, named, write_whole
 from experiments.harness.resume import differences
 
 Case = TypeVar("Case")
@@ -72,7 +72,7 @@ def collect(
 
     cases: list[Case] = []
     failed: list[tuple[Key, Exception]] = []
-    with path.open("a") as file, command.progress() as bar:
+    with named(path), path.open("a") as file, command.progress() as bar:
         task = bar.add_task("", total=len(planned))
         for key, measure in planned:
             bar.update(task, description=escape(describe(key)))

@@ -1,6 +1,7 @@
 """What all entry points share: errors that a user can read, the directory, notes."""
 
 import contextlib
+import errno
 import functools
 import importlib.metadata
 import io
@@ -99,7 +100,7 @@ def run(main: Callable[[], Any]) -> None:
     except _USER_ERRORS as error:
         _show(error)
         if any(
-            isinstance(e, OSError) and e.filename and not isinstance(e, HydraException)
+            isinstance(e, OSError) and (e.filename or e.errno == errno.ENOSPC) and not isinstance(e, HydraException)
             for e in (error, error.__cause__)
         ):
             print("hydra.run.dir (or hydra.sweep.dir) must name a directory that can be written.", file=sys.stderr)

@@ -1,12 +1,13 @@
 """Files that are whole or not there, whatever stops the process that writes them."""
 
+import contextlib
 import csv
 import io
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from experiments.harness import command
@@ -28,14 +29,26 @@ def write_whole(path: pathlib.Path, write: Callable[[BinaryIO], Any]) -> None:
         OSError: It cannot be written; what was there before is left as it was.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with named(path):
+        try:
+            with partial.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def named(path: pathlib.Path) -> Iterator[None]:
+    """Names a file in errors that name none, such as those of a full disk."""
     try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_json(path: pathlib.Path, data: Any) -> None:

@@ -249,6 +249,14 @@ def test_a_line_of_cases_that_is_garbage_is_left_out_with_a_note(
     assert path.read_text() == '{"of": "test"}\n{"x": 1}\n{"x": 3}\n'
 
 
+def test_cases_that_a_full_disk_does_not_take_name_their_file() -> None:
+    path = pathlib.Path("/dev/full")
+    if not path.exists():
+        pytest.skip("there is no such device here")
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        cases.collect(path, [((1,), dict)], {}, lambda case: case, str)
+
+
 @pytest.mark.parametrize("sweeper", ["basic", "optuna"])
 def test_a_bug_in_a_run_of_a_sweep_is_reported_with_its_traceback(
     tmp_path: pathlib.Path,
