@@ -10,7 +10,7 @@ from experiments.harness import command
 from experiments.harness.run import Run, main
 
 
-@main("compare")
+@main("compare", resume=())
 def compare(run: Run) -> None:
     """Compares networks on Phantom-2D and on its rivals."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.

@@ -9,7 +9,7 @@ from experiments.harness import command
 from experiments.harness.run import Run, main
 
 
-@main("cooptimize")
+@main("cooptimize", resume=())
 def cooptimize(run: Run) -> None:
     """Compares methods at equal accuracy."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.

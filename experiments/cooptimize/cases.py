@@ -18,6 +18,7 @@ from experiments.harness.cases import Key
 from experiments.harness.cases import resume as resume_cases
 from experiments.harness.files import write_whole
 from experiments.harness.options import check_names, each, make
+from experiments.harness.signals import between_steps
 from experiments.train import options as train_settings
 from experiments.train.methods import LEARNERS, METHODS
 from phantom_jax import Layer, LayerReport, Phantom2D, simulate
@@ -276,7 +277,8 @@ def _train_dense(settings: Settings, arch: Phantom2D, fold: int, directory: path
         found = checkpoints.restore(lambda note: command.note([note]))
         if found is not None:
             trainer.restore(*found)
-        trainer.run(_say_nothing, lambda _: {}, checkpoints, training.checkpoint_every)
+        with between_steps() as is_over:
+            trainer.run(_say_nothing, lambda _: {}, checkpoints, training.checkpoint_every, is_over)
     finally:
         checkpoints.close()
     return trainer.snapshot()

@@ -11,7 +11,7 @@ from experiments.harness import command
 from experiments.harness.run import Run, main
 
 
-@main("fidelity")
+@main("fidelity", resume=())
 def fidelity(run: Run) -> None:
     """Measures the proxy against the exact model."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.

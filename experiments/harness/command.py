@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.harness.pipes import readers_may_leave
+from experiments.harness.signals import Terminated, terminable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -75,6 +76,7 @@ def guarded(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any
 
 
 @readers_may_leave()
+@terminable()
 def run(main: Callable[[], Any]) -> None:
     """Runs a `hydra.main` function. Mistakes of the user end in a line or two and exit code 1, bugs in a traceback.
 
@@ -105,9 +107,10 @@ def run(main: Callable[[], Any]) -> None:
         ):
             print("hydra.run.dir (or hydra.sweep.dir) must name a directory that can be written.", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        is_terminated = isinstance(error, Terminated)
+        print("Terminated." if is_terminated else "Interrupted.", *getattr(error, "__notes__", ()), file=sys.stderr)
+        sys.exit(143 if is_terminated else 130)
     finally:
         os.environ.pop(_FULL_ERROR, None)
 

@@ -5,10 +5,12 @@ import functools
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.harness import command
@@ -16,6 +18,7 @@ from experiments.harness.files import save_figures, write_csv, write_json
 from experiments.harness.lock import RUN_LOCK, Lock
 from experiments.harness.options import make, plain
 from experiments.harness.resume import differences, identity
+from experiments.harness.sweeps import command_again
 
 if TYPE_CHECKING:
     from experiments.harness.files import Draw
@@ -131,7 +134,9 @@ class Run:
         return results
 
 
-def main(name: str, value: Callable[[Mapping[str, Any]], Any] | None = None) -> Callable[..., Callable[[], Any]]:
+def main(
+    name: str, value: Callable[[Mapping[str, Any]], Any] | None = None, resume: Sequence[str] | None = None
+) -> Callable[..., Callable[[], Any]]:
     """Returns what makes the entry point of a command from a function of its run.
 
     The run's directory is locked meanwhile. In a multirun, a run whose directory holds its results is skipped. The
@@ -140,6 +145,7 @@ def main(name: str, value: Callable[[Mapping[str, Any]], Any] | None = None) -> 
     Args:
         name: The command's name, and that of its configuration.
         value: What a sweeper is given of the results, which the function returns.
+        resume: Overrides with which the command resumes in its directory; None if it begins anew, but in a multirun.
     """
 
     def decorated(function: Callable[[Run], Any]) -> Callable[[], Any]:
@@ -150,13 +156,28 @@ def main(name: str, value: Callable[[Mapping[str, Any]], Any] | None = None) -> 
                 results = run.finished()
                 if results is None:
                     _check_platforms()
-                    results = function(run)
+                    try:
+                        results = function(run)
+                    except KeyboardInterrupt as error:
+                        error.add_note(_how_to_resume(run.directory, resume))
+                        raise
             print(run.directory, flush=True)
             return value(results) if value else None
 
         return hydra.main(version_base="1.3", config_path=command.CONFIG_PATH, config_name=name)(command.guarded(body))
 
     return decorated
+
+
+def _how_to_resume(directory: pathlib.Path, resume: Sequence[str] | None) -> str:
+    """Returns what a user who interrupted a command should know."""
+    if command.in_multirun():
+        again = command_again(sys.orig_argv, "hydra.sweep.dir", HydraConfig.get().sweep.dir)
+    elif resume is None:
+        return "Nothing was kept."
+    else:
+        again = command_again(sys.orig_argv, "hydra.run.dir", str(directory), *resume)
+    return f"The command resumes with\n  {again}"
 
 
 def _check_platforms() -> None:

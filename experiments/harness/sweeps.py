@@ -71,28 +71,31 @@ class Sweep(Callback):
             self._lock.release()
         if failed:
             count = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
-            lines = [f"{count} failed:", *(f"  {line}" for line in failed), f"{self.again}:"]
-            lines += [f"  {command_again(sys.orig_argv, config.hydra.sweep.dir)}"]
+            again = command_again(sys.orig_argv, "hydra.sweep.dir", config.hydra.sweep.dir)
+            lines = [f"{count} failed:", *(f"  {line}" for line in failed), f"{self.again}:", f"  {again}"]
             print("\n".join(lines), file=sys.stderr)
         if failed or not is_complete:
             sys.exit(1)
 
 
-def command_again(arguments: Sequence[str], directory: str) -> str:
-    """Returns a command for the shell, with another directory of its sweep.
+def command_again(arguments: Sequence[str], option: str, directory: str, *overrides: str) -> str:
+    """Returns a command for the shell, with another directory.
 
     Args:
         arguments: The command as it was.
+        option: The option that names its directory.
         directory: The directory.
+        overrides: Others that it has in place of its own.
     """
-    kept = [argument for argument in arguments if not argument.startswith("hydra.sweep.dir=")]
-    return shlex.join([*kept, _sweep_dir(directory)])
+    changed = [*overrides, _override(option, directory)]
+    names = tuple(f"{override.partition('=')[0]}=" for override in changed)
+    return shlex.join([*(argument for argument in arguments if not argument.startswith(names)), *changed])
 
 
-def _sweep_dir(directory: str) -> str:
+def _override(option: str, directory: str) -> str:
     """Returns an override for Hydra, which reads some characters of a value in its own way."""
     is_plain = re.fullmatch(r"[\w/.-]+", directory)
-    return f"hydra.sweep.dir={directory}" if is_plain else "hydra.sweep.dir='{}'".format(directory.replace("'", r"\'"))
+    return f"{option}={directory}" if is_plain else "{}='{}'".format(option, directory.replace("'", r"\'"))
 
 
 def _prepare(config: DictConfig) -> None:
@@ -104,7 +107,8 @@ def _prepare(config: DictConfig) -> None:
     directory = os.path.abspath(config.hydra.sweep.dir)
     with flag_override(config, ["readonly", "struct"], False):
         config.hydra.sweep.dir = directory
-        config.hydra.overrides.hydra.append(_sweep_dir(directory))  # of which launchers compose each run
+        # Of these, launchers compose each run.
+        config.hydra.overrides.hydra.append(_override("hydra.sweep.dir", directory))
         if "ray" in config.hydra.launcher:
             ray = config.hydra.launcher.ray
             ray.init = {"include_dashboard": False, "object_store_memory": None, **ray.init}

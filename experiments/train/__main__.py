@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from phantom_jax.training import Checkpoints, Snapshot, Trainer
 
 
-@main("train")
+@main("train", resume=("resume=true",))
 def train(run: Run) -> None:
     """Trains a network and counts its exact cycles."""
     # JAX takes seconds to import, which --help and tab completion need not wait for.
@@ -107,11 +107,12 @@ def _train(
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from experiments.harness.options import named
+    from experiments.harness.signals import between_steps
     from experiments.train.options import IN_GROUPS
     from phantom_jax.training import evaluate
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with command.progress(*columns) as bar:
+    with between_steps() as is_over, command.progress(*columns) as bar:
         task = bar.add_task("", total=trainer.steps, completed=trainer.step)
 
         def report(figures: Mapping[str, Any], step: int) -> None:
@@ -126,7 +127,7 @@ def _train(
             return {**of_test, "validation_accuracy": of_validation.accuracy, "density": float(model.density())}
 
         with named(IN_GROUPS):
-            trainer.run(report, figures_of, checkpoints, training.checkpoint_every)
+            trainer.run(report, figures_of, checkpoints, training.checkpoint_every, is_over)
 
 
 if __name__ == "__main__":

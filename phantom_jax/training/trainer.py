@@ -70,7 +70,14 @@ class Trainer:
         """The network as it is, a copy."""
         return self._state.model(self._graph)
 
-    def run(self, report: Report, evaluate: Evaluate, checkpoints: Checkpoints | None, save_every: int = 1) -> None:
+    def run(
+        self,
+        report: Report,
+        evaluate: Evaluate,
+        checkpoints: Checkpoints | None,
+        save_every: int = 1,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Trains to the end.
 
         Args:
@@ -78,6 +85,7 @@ class Trainer:
             evaluate: Returns plain figures of the network; called at the end of each phase.
             checkpoints: Where the state is saved; nowhere if None.
             save_every: Steps between checkpoints.
+            is_over: Asked after each step whether to end here; the state is saved first.
 
         Raises:
             ValueError: The loss is not finite, or the target is out of reach.
@@ -103,8 +111,11 @@ class Trainer:
             is_done = self.step == phase.end
             if is_done:
                 self.evaluations[phase.name] = evaluate(self.model)
-            if checkpoints is not None and (self.step % save_every == 0 or is_done):
+            ends_here = is_over()
+            if checkpoints is not None and (self.step % save_every == 0 or is_done or ends_here):
                 checkpoints.save(self.step, *self.snapshot())
+            if ends_here:
+                return
 
     def snapshot(self) -> Snapshot:
         """Returns all arrays by name, and plain values about them.

@@ -151,9 +151,12 @@ def test_a_command_that_runs_again_keeps_what_the_shell_and_hydra_read_otherwise
         "hydra.sweep.dir=old",
         "model.stages=[[8]]",
     ]
-    again = command_again(typed, "/a/new")
+    again = command_again(typed, "hydra.sweep.dir", "/a/new")
     assert again == "python -m experiments.simulate --multirun seed=0,1 'model.stages=[[8]]' hydra.sweep.dir=/a/new"
-    assert shlex.split(command_again(["python"], "/it's new"))[1:] == [r"hydra.sweep.dir='/it\'s new'"]
+    again = command_again(["python", "resume=old", "hydra.run.dir=b"], "hydra.run.dir", "a", "resume=true")
+    assert again == "python resume=true hydra.run.dir=a"
+    again = command_again(["python"], "hydra.sweep.dir", "/it's new")
+    assert shlex.split(again)[1:] == [r"hydra.sweep.dir='/it\'s new'"]
 
 
 @pytest.mark.slow

@@ -1,7 +1,11 @@
 """The training command, from the command line: what it writes, how it resumes after a kill, and what it refuses."""
 
 import json
+import os
 import pathlib
+import re
+import signal
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,7 @@ from omegaconf import OmegaConf
 
 from experiments import diff
 from experiments.harness import command
+from experiments.harness.tracking.json_lines import JsonLines
 from experiments.train import options as train_settings
 from phantom_jax import Phantom2D, simulate
 from phantom_jax.workloads import read_npz
@@ -30,15 +35,32 @@ def results(directory: pathlib.Path) -> dict[str, Any]:
     return json.loads((directory / "results.json").read_text())
 
 
-def test_a_run_writes_what_it_found(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_terminated_saves_its_state_and_writes_what_it_found(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    done = commands.run_here("train", *FAST, "sparsity=global_magnitude", "hydra.run.dir=whole")
+    options = ("train", *FAST, "sparsity=global_magnitude", "hydra.run.dir=whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(JsonLines, "log", terminate_at_step_6)
+        done = commands.run_here(*options)
+    assert done.returncode == 143
+    again = rf"Terminated. The command resumes with\n  .* resume=true hydra.run.dir={tmp_path}/whole\n"
+    assert re.fullmatch(again, done.stderr.lstrip())
+    assert {path.name for path in (tmp_path / "whole" / "checkpoints").iterdir()} == {"4", "6"}
+    done = commands.run_here(*options, "resume=true")
     assert done.returncode == 0, done.stderr
+    assert f"resumes after step 6 of {STEPS}" in done.stdout
     check_outputs(tmp_path / "whole", done.stdout)
     check_masks(tmp_path / "whole")
     run = diff.load(str(tmp_path / "whole"))
     assert [row["cycles"][0] == row["cycles"][1] for row in diff.compare(run, run)] == [True] * 4
     assert diff.differing(run, run) == {}
+
+
+def terminate_at_step_6(log: JsonLines, values: Mapping[str, Any], step: int) -> None:
+    log._write({"step": step, **values})
+    if step == 6:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.slow
