@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import logging
+import pathlib
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -69,7 +70,7 @@ class Front(Sweep):
         from experiments.harness.files import save_figures, write_csv, write_json
         from phantom_jax.tables import print_tables
 
-        sweeper = config.hydra.sweeper
+        sweeper, directory = config.hydra.sweeper, pathlib.Path(config.hydra.sweep.dir)
         if sweeper.get("storage") is None:
             return
         with _opened(sweeper.storage):

@@ -85,11 +85,11 @@ def run(main: Callable[[], Any]) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports its use over the network
     os.environ["MPLBACKEND"] = "agg"  # figures go to files; a notebook exports its own, which may not be installed here
-    if _FULL_ERROR_WANTED:
-        main()
-        return
     if "--version" in sys.argv[1:]:  # in place of Hydra's
         print(f"phantom_jax {importlib.metadata.version('phantom-jax')}")
+        return
+    if _FULL_ERROR_WANTED:
+        main()
         return
     os.environ[_FULL_ERROR] = "1"
     try:
@@ -108,9 +108,9 @@ def run(main: Callable[[], Any]) -> None:
             print("hydra.run.dir (or hydra.sweep.dir) must name a directory that can be written.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt as error:
-        is_terminated = isinstance(error, Terminated)
-        print("Terminated." if is_terminated else "Interrupted.", *getattr(error, "__notes__", ()), file=sys.stderr)
-        sys.exit(143 if is_terminated else 130)
+        what, code = ("Terminated.", 143) if isinstance(error, Terminated) else ("Interrupted.", 130)
+        print(what, *(say() for say in _when_interrupted), file=sys.stderr)
+        sys.exit(code)
     finally:
         os.environ.pop(_FULL_ERROR, None)
 
@@ -124,6 +124,11 @@ def _print_hydra_help(main: Callable[[], Any]) -> None:
     finally:
         text = re.sub("Show Hydra's version", "Show the version of phantom_jax", shown.getvalue())
         print(_COMPLETION.sub(f"Tab completion. In Bash: source {_ROOT / 'scripts' / 'completion'}\n", text), end="")
+
+
+def when_interrupted(say: Callable[[], str]) -> None:
+    """Sets what says how to resume, should this command be interrupted."""
+    _when_interrupted[:] = [say]
 
 
 def in_multirun() -> bool:
@@ -165,6 +170,7 @@ def output_directory() -> pathlib.Path:
     return pathlib.Path(HydraConfig.get().runtime.output_dir)
 
 
+_when_interrupted: list[Callable[[], str]] = []
 _FULL_ERROR_WANTED = os.environ.get(_FULL_ERROR) == "1"
 
 

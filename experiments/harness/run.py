@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.harness import command
@@ -152,15 +151,13 @@ def main(
         @functools.wraps(function)
         def body(config: DictConfig) -> Any:
             run = Run(name, config)
+            if not command.in_multirun():
+                command.when_interrupted(lambda: _how_to_resume(run.directory, resume))
             with run.locked():
                 results = run.finished()
                 if results is None:
                     _check_platforms()
-                    try:
-                        results = function(run)
-                    except KeyboardInterrupt as error:
-                        error.add_note(_how_to_resume(run.directory, resume))
-                        raise
+                    results = function(run)
             print(run.directory, flush=True)
             return value(results) if value else None
 
@@ -171,12 +168,9 @@ def main(
 
 def _how_to_resume(directory: pathlib.Path, resume: Sequence[str] | None) -> str:
     """Returns what a user who interrupted a command should know."""
-    if command.in_multirun():
-        again = command_again(sys.orig_argv, "hydra.sweep.dir", HydraConfig.get().sweep.dir)
-    elif resume is None:
+    if resume is None:
         return "Nothing was kept."
-    else:
-        again = command_again(sys.orig_argv, "hydra.run.dir", str(directory), *resume)
+    again = command_again(sys.orig_argv, "hydra.run.dir", str(directory), *resume)
     return f"The command resumes with\n  {again}"
 
 

@@ -56,6 +56,8 @@ class Sweep(Callback):
                 self._lock = Lock(directory / SWEEP_LOCK)
             except OSError as error:
                 raise ValueError(f"hydra.sweep.dir must name a directory that can be written: {error}.") from error
+            again = command_again(sys.orig_argv, "hydra.sweep.dir", config.hydra.sweep.dir)
+            command.when_interrupted(lambda: f"The sweep resumes with\n  {again}")
             for path, _ in _reports(config):
                 path.unlink()
             self.begin(config)
