@@ -12,15 +12,18 @@ import numpy as np
 import optax
 from flax import nnx
 
-from phantom_jax import Phantom2D, calibrate, simulate, trace
+from phantom_jax import Phantom2D, calibrate, simulate
 from phantom_jax.sparsity import (
     CycleAware,
     Keep,
+    LayerWeights,
     Masked,
     additive_adam,
     cycle_penalty,
     dense_cycles,
+    draw_masks,
     exact_cycles,
+    first_logits,
     keep_cycles,
 )
 
@@ -102,7 +105,7 @@ share = simulate(model.trace(images[:16]), arch).cycles.mean() / dense
 print(f"in Flax: {correct:.0%} correct, {float(model.density()):.0%} of the weights, {share:.3f} of the dense cycles")
 
 
-# %% In plain JAX: logits are a dictionary by the names of layers. Here, probabilities scale weights instead of drawing.
+# %% In plain JAX: logits and masks are dictionaries by the names of layers. The head is left as it is.
 def network(params: Any, images: jax.Array) -> jax.Array:
     """Returns logits of the four directions."""
     values = jax.lax.conv_general_dilated(
@@ -112,14 +115,13 @@ def network(params: Any, images: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def plain_step(params: Any, logits: Any, states: Any, images: Any, labels: Any, calibration: Any) -> Any:
+def plain_step(params: Any, logits: Any, states: Any, images: Any, labels: Any, key: Any, calibration: Any) -> Any:
     """Trains weights and logits."""
 
-    def scaled_loss(params: Any, logits: Any) -> jax.Array:
-        scaled = jax.tree.map(lambda weights, logits: weights * jax.nn.sigmoid(logits), params, logits)
-        return cross_entropy(network(scaled, images), labels)
+    def masked_loss(params: Any, logits: Any) -> jax.Array:
+        return cross_entropy(network(kernels.masked(params, draw_masks(logits, key)), images), labels)
 
-    gradients = jax.grad(scaled_loss, argnums=(0, 1))(params, logits)
+    gradients = jax.grad(masked_loss, argnums=(0, 1))(params, logits)
     updates, first = optimizers[0].update(gradients[0], states[0], params)
     updates_of_logits, second = optimizers[1].update(gradients[1], states[1], logits, calibration=calibration)
     return optax.apply_updates(params, updates), optax.apply_updates(logits, updates_of_logits), (first, second)
@@ -127,13 +129,15 @@ def plain_step(params: Any, logits: Any, states: Any, images: Any, labels: Any, 
 
 keys = jax.random.split(jax.random.key(0), 2)
 params: Any = {"conv": jax.random.normal(keys[0], (3, 3, 1, 8)), "head": jax.random.normal(keys[1], (8, 4))}
-logits: Any = jax.tree.map(lambda weights: jnp.full(weights.shape, 2.0, jnp.float32), params)
+kernels = LayerWeights.find(network, params, images[:2], leave_out=("head",))
+dense = dense_cycles(kernels.layers(params, images[:2]), arch)
+logits: Any = jax.tree.map(jnp.float32, first_logits(kernels.of(params)))
 optimizers = optax.adam(1e-2), optax.chain(cycle_penalty(dense, TARGET), additive_adam(0.05))
 states: Any = optimizers[0].init(params), optimizers[1].init(logits)
 for index in range(STEPS):
     if index % 100 == 0:
-        calibration = calibrate(trace(network, params, images[:1]), arch)
-    params, logits, states = plain_step(params, logits, states, *batch(index), calibration)
-layers = trace(network, params, images[:16])
+        calibration = calibrate(kernels.layers(params, images[:1]), arch)
+    params, logits, states = plain_step(params, logits, states, *batch(index), jax.random.key(index), calibration)
+layers = kernels.layers(params, images[:16])
 share = exact_cycles(layers, keep_cycles(logits, layers, arch, TARGET * dense), arch) / dense
 print(f"in plain JAX: {float(states[1][0].cycles):.3f} of the dense cycles expected, {share:.3f} of the masks")

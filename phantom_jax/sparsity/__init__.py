@@ -3,6 +3,7 @@
 from phantom_jax.sparsity.activity import activation_prices, priced_activity
 from phantom_jax.sparsity.additive import additive_adam
 from phantom_jax.sparsity.budget import dense_cycles, exact_cycles, keep_cycles, keep_density, least_cycles
+from phantom_jax.sparsity.functional import LayerWeights, draw_masks, first_logits
 from phantom_jax.sparsity.masked import Keep, Mask, Masked
 from phantom_jax.sparsity.methods import (
     NM,
@@ -24,6 +25,7 @@ __all__ = [
     "CyclePenaltyState",
     "GlobalMagnitude",
     "Keep",
+    "LayerWeights",
     "MacAwareMagnitude",
     "Mask",
     "Masked",
@@ -33,7 +35,9 @@ __all__ = [
     "additive_adam",
     "cycle_penalty",
     "dense_cycles",
+    "draw_masks",
     "exact_cycles",
+    "first_logits",
     "keep_best",
     "keep_cycles",
     "keep_density",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from phantom_jax.sparsity.functional import draw_masks
 from phantom_jax.sparsity.named import Shape, arrays_by_name
 from phantom_jax.tracing import Traced, read_inputs, trace
 
@@ -191,7 +192,8 @@ class Masked(nnx.Module):
         return nnx.merge(graph, nnx.from_flat_state(flat), rest, copy=True)
 
     def _kernels(self, key: jax.Array | None) -> dict[Path, jax.Array]:
-        bits = self._drawn(key) if self.keep else {name: self.masks[name].get_value() for name in self.names}
+        learned = {name: self.keep[name].get_value() for name in self.names} if self.keep else {}
+        bits = draw_masks(learned, key) if learned else {name: self.masks[name].get_value() for name in self.names}
         weights = self.weights()
         kernels = {}
         for name, path in self._paths:
@@ -203,32 +205,6 @@ class Masked(nnx.Module):
             else:
                 kernels[path] = values * kept
         return kernels
-
-    def _drawn(self, key: jax.Array | None) -> dict[str, jax.Array]:
-        keys: list[jax.Array | None] = [None] * len(self.names)
-        if key is not None:
-            try:
-                keys = list(jax.random.split(key, len(keys)))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"key must be a random key from jax.random.key, got {key!r}.") from error
-        return {
-            name: _draw(self.keep[name].get_value(), layer_key)
-            for name, layer_key in zip(self.names, keys, strict=True)
-        }
-
-
-_TEMPERATURE = 0.5  # of the relaxed bit that gradients go through
-
-
-def _draw(logits: jax.Array, key: jax.Array | None) -> jax.Array:
-    """Draws bits with probabilities sigmoid(logits); their gradient is that of relaxed ones (binary concrete).
-
-    Straight-through: Maddison et al., arXiv:1611.00712, and Jang et al., arXiv:1611.01144.
-    """
-    if key is not None:
-        logits = logits + jax.random.logistic(key, logits.shape)
-    relaxed = jax.nn.sigmoid(logits / _TEMPERATURE)
-    return relaxed + jax.lax.stop_gradient((logits > 0) - relaxed)
 
 
 def _in_evaluation(network: nnx.Module) -> Any:

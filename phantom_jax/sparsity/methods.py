@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from phantom_jax.checks import integer
 from phantom_jax.layer import Layer
+from phantom_jax.sparsity.functional import first_logits
 from phantom_jax.sparsity.masked import Masked
 from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
 from phantom_jax.sparsity.penalty import Cost
@@ -138,13 +139,9 @@ class CycleAware:
     is_fixed = False
 
     def logits(self, model: Masked) -> Scores:
-        """Returns where learning starts: larger weights are likelier to stay, by their magnitude over all layers.
-
-        A logit is 1 + 2 ln(|w| / median), within -4 and 6, so the odds of a weight grow with its square.
-        """
-        logs = {name: np.log(np.maximum(values, _SMALLEST)) for name, values in _magnitudes(model).items()}
-        median = np.median(np.concatenate([values.ravel() for values in logs.values()]))
-        return {name: np.clip(1 + 2 * (values - median), *_LOGIT_RANGE) for name, values in logs.items()}
+        """Returns where learning starts, see `first_logits`."""
+        _check_model(model)
+        return first_logits(model.weights())
 
     def scores(self, model: Masked, layers: Sequence[Layer]) -> Scores:
         """Returns the logits of keep probabilities, which the model must have (`Masked.learn`)."""
@@ -152,10 +149,6 @@ class CycleAware:
         if not model.keep:
             raise ValueError("model must have keep probabilities to score by (Masked.learn), got one without.")
         return {name: np.asarray(keep.get_value()) for name, keep in model.keep.items()}
-
-
-_LOGIT_RANGE = -4.0, 6.0  # of first logits: probabilities from 0.02 to 0.998
-_SMALLEST = 1e-30  # magnitude that has a logarithm
 
 
 def macs_per_weight(layer: Layer) -> np.ndarray:
