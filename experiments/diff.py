@@ -17,6 +17,7 @@ from rich.text import Text
 
 from experiments.harness.pipes import readers_may_leave
 from experiments.harness.resume import of_options
+from phantom_jax.tables import short
 
 _SCHEMA_VERSION = 1
 _COMMANDS = "experiments.simulate or experiments.train"
@@ -106,7 +107,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
             " > ".join(_text(share, 100, ".1f") for share in row["shares"].get(c, (None, None))) for c in components
         )
         style = "bold" if row is rows[-1] else None
-        shown.add_row(Text(row["name"]), _text(first, 1, ",.0f"), _text(second, 1, ",.0f"), ratio, *cells, style=style)
+        name = Text(short(row["name"]))
+        shown.add_row(name, _text(first, 1, ",.0f"), _text(second, 1, ",.0f"), ratio, *cells, style=style)
     return shown
 
 

@@ -69,6 +69,7 @@ def report_figures(
         layer: Name of the layer whose rounds are mapped; by default the one of most cycles.
     """
     from phantom_jax import plotting
+    from phantom_jax.tables import short
 
     figures: dict[str, Draw] = {
         "stack": functools.partial(plotting.cycle_stack, report),
@@ -80,7 +81,7 @@ def report_figures(
     index = busiest if layer is None else workload.names.index(layer)
     if not report.layers[index].cycles[0]:
         return figures, [f"no map of the mesh, since {workload.names[index]} has no work."]
-    title = f"{workload.names[index]} on {arch.rows} x {arch.cols} cores ({report.layers[index].row_axis})"
+    title = f"{short(workload.names[index])} on {arch.rows} x {arch.cols} cores ({report.layers[index].row_axis})"
     return {**figures, "mesh": functools.partial(_mesh, workload[index], arch, title)}, []
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from phantom_jax.exact import issue_cycles
 from phantom_jax.report import LayerReport, Report
+from phantom_jax.tables import short
 
 # From dark to light, along a palette of even lightness steps (cividis).
 _COLORS = ("#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838")
@@ -151,7 +152,7 @@ def _rows_figure(rows: int) -> tuple[matplotlib.figure.Figure, matplotlib.axes.A
 
 
 def _label_rows(axes: matplotlib.axes.Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names, fontsize="small", parse_math=False)
+    axes.set_yticks(range(len(names)), [short(name) for name in names], fontsize="small", parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.axhline(len(names) - 1.5, color="black", linewidth=0.8)  # above the total
     axes.spines[["top", "right"]].set_visible(False)

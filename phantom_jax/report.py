@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from phantom_jax.layer import Layer, nonzero
-from phantom_jax.tables import new_table, print_tables
+from phantom_jax.tables import new_table, print_tables, short
 
 if TYPE_CHECKING:
     import pandas
@@ -357,8 +357,8 @@ def _ratio_text(ratio: Ratio, pattern: str) -> str:
 
 
 def _name_text(layer: LayerReport) -> Text:
-    """Returns a name as it is: rich would read brackets as markup, and break lines."""
-    return Text(" ".join(layer.name.split()) if "\n" in layer.name else layer.name)
+    """Returns a name with its brackets, which rich would read as markup."""
+    return Text(short(layer.name))
 
 
 def _shape_text(layer: LayerReport) -> str:

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+_LONGEST_NAME = 49  # characters; files have names as they are
+
 
 def new_table(title: str, caption: str | None = None, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -> Table:
     """Returns a table for `rich` with columns of text and of numbers, and no rows."""
@@ -18,6 +20,13 @@ def new_table(title: str, caption: str | None = None, texts: Sequence[str] = (),
     for header in numbers:
         table.add_column(header, justify="right", no_wrap=True)
     return table
+
+
+def short(name: str) -> str:
+    """Returns a name as tables and figures show it: on one line, and without the middle where it is long."""
+    line = " ".join(name.split()) if "\n" in name else name
+    half = (_LONGEST_NAME - 3) // 2
+    return line if len(line) <= _LONGEST_NAME else f"{line[:half]}...{line[-half:]}"
 
 
 def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:

@@ -1,5 +1,6 @@
 """Figures show the numbers of their report, and are the same bytes each time."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -63,3 +64,13 @@ def test_saved_figures_are_the_same_each_time(tmp_path: pathlib.Path) -> None:
     for kind in ("png", "svg"):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_long_names_leave_room_for_the_bars() -> None:
+    layers = [dataclasses.replace(layer, name=f"{'block/' * 60}{layer.name}") for layer in LAYERS]
+    report = simulate(layers, Phantom2D())
+    for figure in (plotting.cycle_stack(report), plotting.speedups(report)):
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        assert axes.get_yticklabels()[0].get_text() == "block/block/block/block..." + ("block/" * 9 + "conv")[-23:]
+        assert axes.get_position().width > 0.5

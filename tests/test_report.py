@@ -1,5 +1,6 @@
 """Reports: exact numbers out, ratios that may not exist, tables that lose nothing."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -125,3 +126,12 @@ def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> N
     text = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
     exec(re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1), {})  # pyright: ignore[reportOptionalMemberAccess]
     assert "3x3 64>128 @14x14" in capsys.readouterr().out
+
+
+def test_long_names_lose_their_middle_in_tables_alone() -> None:
+    name = "model/" + "block/" * 60 + "conv1"
+    report = simulate([dataclasses.replace(DENSE, name=name)], Phantom2D())
+    shown = printed(report, width=80)
+    assert shown.count(f"{name[:23]}...{name[-23:]} ") == 2
+    assert max(map(len, shown.splitlines())) < 180
+    assert report.to_dict()["layers"][0]["name"] == report.rows()[0]["layer"] == name

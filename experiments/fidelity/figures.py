@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments.fidelity.cases import Case, ErrorCase, GradientCase, RankCase, StaleCase
 from experiments.harness.files import Draw
+from phantom_jax.tables import short
 
 _COLORS = {False: "#00224e", True: "#b08f26"}  # by inter_balance
 _MARKERS = {False: "o", True: "s"}
@@ -156,7 +157,7 @@ def _finish(
     figure: matplotlib.figure.Figure, panels: dict[str, matplotlib.axes.Axes], x: str, y: str
 ) -> matplotlib.figure.Figure:
     for title, axes in panels.items():
-        axes.set_title(title, fontsize="small", parse_math=False)
+        axes.set_title(short(title), fontsize="small", parse_math=False)
         axes.tick_params(labelsize="x-small")
         axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel(x, fontsize="small")

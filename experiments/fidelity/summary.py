@@ -9,7 +9,7 @@ from rich.text import Text
 
 from experiments.fidelity.cases import Case, ErrorCase, GradientCase, RankCase, StaleCase
 from phantom_jax.report import Ratio
-from phantom_jax.tables import new_table
+from phantom_jax.tables import new_table, short
 
 TOTAL = "total"
 _TITLES = {
@@ -123,7 +123,7 @@ def _table(study: str, rows: Sequence[Mapping[str, Any]]) -> Table:
         if row["layer"] == TOTAL and rows[index - 1]["layer"] != TOTAL:
             table.add_section()
         balance = "on" if row["inter_balance"] else "off"
-        table.add_row(Text(row["layer"]), balance, *(_text(study, name, row[name]) for name in numbers))
+        table.add_row(Text(short(row["layer"])), balance, *(_text(study, name, row[name]) for name in numbers))
     return table
 
 
