@@ -88,6 +88,7 @@ def run(main: Callable[[], Any]) -> None:
     if "--version" in sys.argv[1:]:  # in place of Hydra's
         print(f"phantom_jax {importlib.metadata.version('phantom-jax')}")
         return
+    sys.argv[1:] = map(with_home, sys.argv[1:])
     if _FULL_ERROR_WANTED:
         main()
         return
@@ -113,6 +114,11 @@ def run(main: Callable[[], Any]) -> None:
         sys.exit(code)
     finally:
         os.environ.pop(_FULL_ERROR, None)
+
+
+def with_home(argument: str) -> str:
+    """Returns an override with the user's home in place of `~`, which shells leave there and Hydra refuses."""
+    return re.sub(r"(?<=[=,\[])~(?=[/,\]]|$)", lambda _: os.path.expanduser("~"), argument)
 
 
 def _print_hydra_help(main: Callable[[], Any]) -> None:

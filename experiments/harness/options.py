@@ -2,13 +2,27 @@
 
 import contextlib
 import inspect
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+# Options that name what a command reads, alone or in a list.
+PATHS = ("workload.path", "workload.inputs", "masks", "data.dir", "networks", "inputs")
 Made = TypeVar("Made")
+
+
+def at_home(config: DictConfig) -> None:
+    """Puts the user's home in place of `~` where paths of `PATHS` begin with it."""
+    for option in PATHS:
+        value = OmegaConf.select(config, option)
+        if isinstance(value, str) and value.startswith("~"):
+            OmegaConf.update(config, option, os.path.expanduser(value))
+        for index, path in enumerate(value) if isinstance(value, ListConfig) else ():
+            if isinstance(path, str) and path.startswith("~"):
+                value[index] = os.path.expanduser(path)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import phantom_jax
+from experiments.harness.options import PATHS
 
-# Options of commands that name what they read, alone or in a list.
-_INPUTS = ("workload.path", "workload.inputs", "masks", "data.dir", "networks", "inputs")
 _PACKAGES = ("jax", "jaxlib", "numpy", "hydra-core", "omegaconf")
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -45,7 +44,7 @@ def versions() -> dict[str, Any]:
 def inputs(config: DictConfig) -> dict[str, str]:
     """Returns a digest of each file or folder that a configuration names, by the option's name."""
     found = {}
-    for option in _INPUTS:
+    for option in PATHS:
         value = OmegaConf.select(config, option)
         if isinstance(value, str):
             found[f"{option}.sha256"] = _digest(pathlib.Path(value))

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from experiments.harness import command
 from experiments.harness.files import save_figures, write_csv, write_json
 from experiments.harness.lock import RUN_LOCK, Lock
-from experiments.harness.options import make, plain
+from experiments.harness.options import at_home, make, plain
 from experiments.harness.resume import differences, identity
 from experiments.harness.sweeps import command_again
 
@@ -39,6 +39,7 @@ class Run:
 
     def __init__(self, name: str, config: DictConfig) -> None:
         """Describes the run of a configuration."""
+        at_home(config)
         self.name = name
         self.options = plain(config)
         self.directory = command.output_directory()

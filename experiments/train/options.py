@@ -97,7 +97,7 @@ def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) 
         min(options["evaluated_images"], _FAST_COUNTED) if options["fast"] else options["evaluated_images"],
         options["saved_images"],
         options["checkpoint_every"],
-        resume if isinstance(resume, bool) else pathlib.Path(resume),
+        resume if isinstance(resume, bool) else pathlib.Path(resume).expanduser(),
     )
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 import phantom_jax
-from experiments.harness import command
+from experiments.harness import command, options
 from experiments.harness.files import write_json
 from phantom_jax import Phantom2D, Report, plotting, simulate, workloads
 from tests.experiments import commands
@@ -232,6 +233,30 @@ def test_full_errors_can_be_had(tmp_path: pathlib.Path, monkeypatch: pytest.Monk
     done = run(tmp_path, "arch.rows=0")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["~/masks.npz", "'~/masks.npz'"])
+def test_a_tilde_is_the_home(
+    tmp_path: pathlib.Path, masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = ("workload=npz", f"workload.path={path}", "hydra.run.dir=~/run", "figures.write=false")
+    done = commands.run_here("simulate", *options)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["settings"]["workload"]["path"] == str(masks)
+    assert results["inputs"] == {"workload.path.sha256": hashlib.sha256(masks.read_bytes()).hexdigest()}
+
+
+def test_a_tilde_is_the_home_in_all_options_that_name_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = OmegaConf.create({"workload": {"path": "~/a.npz"}, "masks": ["~"], "data": {"dir": "~"}})
+    options.at_home(config)
+    assert config == {"workload": {"path": "/home/me/a.npz"}, "masks": ["~"], "data": {"dir": "/home/me"}}
+    told = [command.with_home(argument) for argument in ("masks=~/a,~/b", "x=[~/a,~]", "~tracking", "x=a~/b", "x=~b")]
+    assert told == ["masks=/home/me/a,/home/me/b", "x=[/home/me/a,/home/me]", "~tracking", "x=a~/b", "x=~b"]
 
 
 def test_a_killed_write_leaves_no_half_of_a_file(tmp_path: pathlib.Path) -> None:
