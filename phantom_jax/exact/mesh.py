@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.exact.lowering import Streams
+from phantom_jax.promotion import promotion
 
 ROW_AXES = ("jobs", "filters", "segments")
 _PLACEMENT_JOBS = 128  # jobs per compiled call of level-2 placement, and rounds per call at most
@@ -165,7 +166,7 @@ def place_jobs(loads: Int[np.ndarray, "filters jobs"], arch: Phantom2D) -> Int[n
     placed = np.empty((rounds, jobs), np.int64)
     step = max(1, min(_PLACEMENT_ROUNDS, (1 << 22) // (rows * cols)))
     dtype = np.int32 if summed.sum(1).max() < np.iinfo(np.int32).max else np.int64
-    with jax.enable_x64(dtype == np.int64):
+    with jax.enable_x64(dtype == np.int64), promotion():
         for start in range(0, rounds, step):
             row_loads = np.zeros((rows, cols, step), dtype)
             for job in range(0, jobs, _PLACEMENT_JOBS):

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from phantom_jax.promotion import promotion
+
 Tile = TypeVar("Tile")
 Result = TypeVar("Result")
 
@@ -61,7 +63,7 @@ def compiled(kernel: Callable[..., Any], bitwise: bool = False, **options: Any) 
     function = _compiled(kernel, bitwise, tuple(sorted(options.items())), tuple(jax.devices()))
 
     def call(*arguments: np.ndarray) -> Any:
-        with jax.enable_x64(bitwise):  # in the thread that calls
+        with jax.enable_x64(bitwise), promotion():  # in the thread that calls
             return function(*arguments)
 
     return call

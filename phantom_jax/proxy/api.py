@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from phantom_jax.arch import Phantom2D, check_arch
 from phantom_jax.exact import enable_cache
 from phantom_jax.layer import Layer, check_layers
+from phantom_jax.promotion import promotion
 from phantom_jax.proxy.calibration import LayerCalibration, calibrate_layer
 from phantom_jax.proxy.expectation import layer_cycles
 
@@ -27,6 +28,7 @@ class Calibration:
     names: tuple[str, ...]
 
 
+@promotion()
 def expected_cycles(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Float[Array, "layers batch"]:
     """Returns the cycles that layers are expected to take, differentiable in floating weights and activations.
 
@@ -52,6 +54,7 @@ def expected_cycles(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Float[A
     return jnp.stack([layer_cycles(calibrate_layer(layer, arch), layer.weights) for layer, _ in named])
 
 
+@promotion()
 def calibrate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Calibration:
     """Returns what the activations of layers say about their cycles, for any weights of the same shapes.
 
@@ -70,6 +73,7 @@ def calibrate(layers: Layer | Iterable[Layer], arch: Phantom2D) -> Calibration:
     return Calibration(tuple(calibrate_layer(layer, arch) for layer, _ in named), tuple(name for _, name in named))
 
 
+@promotion()
 def expected_cycles_from(calibration: Calibration, weights: Sequence[Any] | Any) -> Float[Array, " layers"]:
     """Returns the expected cycles per image of each layer, averaged over the images of the calibration.
 

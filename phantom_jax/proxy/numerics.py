@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from phantom_jax.promotion import promotion
+
 MOST_SKEWNESS = 2.0
 _TINY = 1e-9  # what is no larger counts as 0: its inverse would leave the range of 32 bits
 
@@ -97,6 +99,7 @@ def largest(values: Array, axis: int) -> Array:
 
 
 @largest.defjvp
+@promotion()
 def _largest_jvp(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (values,), (tangent,) = primals, tangents
     found = values.max(axis)

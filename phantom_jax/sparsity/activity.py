@@ -12,6 +12,7 @@ import numpy as np
 
 from phantom_jax.arch import Phantom2D
 from phantom_jax.layer import Layer
+from phantom_jax.promotion import promotion
 from phantom_jax.proxy import Calibration, calibrate, expected_cycles_from
 from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
 
@@ -19,6 +20,7 @@ _REMOVED = 0.25  # of a channel's ones: what is saved without them says what the
 _CERTAIN = 0.98  # probability of weights that are certain to stay; cores that are tied have no slope
 
 
+@promotion()
 def activation_prices(layers: Sequence[Layer], weights: Mapping[str, Any], arch: Phantom2D) -> dict[str, np.ndarray]:
     """Returns what each input channel of layers costs: the expected cycles that its ones take, to first order.
 
@@ -44,6 +46,7 @@ def activation_prices(layers: Sequence[Layer], weights: Mapping[str, Any], arch:
     return {name: _prices(layer, arrays[name], arch) for name, layer in named.items()}
 
 
+@promotion()
 def priced_activity(inputs: Mapping[str, jax.Array], prices: Mapping[str, Any]) -> jax.Array:
     """Returns the sum over layers and channels of price times activity, for a loss.
 

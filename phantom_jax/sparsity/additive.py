@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import optax
 
+from phantom_jax.promotion import promotion
+
 
 def additive_adam(learning_rate: float) -> optax.GradientTransformation:
     """Returns Adam for logits that are sums: of a part of each weight's own, one of its filter and one of its channel.
@@ -24,6 +26,7 @@ def additive_adam(learning_rate: float) -> optax.GradientTransformation:
     def init(params: Any) -> optax.OptState:
         return adam.init([_parts(leaf) for leaf in jax.tree.leaves(params)])
 
+    @promotion()
     def update(updates: Any, state: optax.OptState, params: Any = None) -> tuple[Any, optax.OptState]:
         del params
         leaves, structure = jax.tree.flatten(updates)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from phantom_jax.layer import Layer
+from phantom_jax.promotion import promotion
 from phantom_jax.sparsity.named import arrays_by_name
 from phantom_jax.tracing import trace
 
@@ -134,7 +135,8 @@ class LayerWeights:
         """
         weights = self.of(params)
         arrays = arrays_by_name("masks", masks, {name: place.shape for name, place in self.places.items()})
-        return self.put(params, {name: weights[name] * arrays[name] for name in weights})
+        with promotion():
+            return self.put(params, {name: weights[name] * arrays[name] for name in weights})
 
 
 def first_logits(weights: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -181,6 +183,7 @@ def draw_masks(logits: Mapping[str, Any], key: jax.Array | None = None) -> dict[
     return {name: _draw(jnp.asarray(arrays[name]), own) for name, own in zip(arrays, keys, strict=True)}
 
 
+@promotion()
 def _draw(logits: jax.Array, key: jax.Array | None) -> jax.Array:
     if key is not None:
         logits = logits + jax.random.logistic(key, logits.shape)

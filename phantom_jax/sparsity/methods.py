@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from phantom_jax.checks import integer
 from phantom_jax.layer import Layer
+from phantom_jax.promotion import promotion
 from phantom_jax.sparsity.functional import first_logits
 from phantom_jax.sparsity.masked import Masked
 from phantom_jax.sparsity.named import arrays_by_name, layers_by_name, shapes_of
@@ -151,6 +152,7 @@ class CycleAware:
         return {name: np.asarray(keep.get_value()) for name, keep in model.keep.items()}
 
 
+@promotion()
 def macs_per_weight(layer: Layer) -> np.ndarray:
     """Returns how many effectual MACs each weight of a layer takes part in if it is not zero, as a mean over images.
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from phantom_jax.exact import Automaton, automaton
+from phantom_jax.promotion import promotion
 
 MOST_STATES = 1024  # of an automaton that is enumerated; beyond, kernels are sampled
 _STAGE = 9  # entries until the chain moves to a larger layout: it starts with few bins and few states
@@ -127,11 +128,13 @@ def _run(states: Array, counts: Array, layout: _Layout) -> Array:
     return jax.lax.scan(lambda states, entry: (_step(states, entry, layout), None), states, counts)[0]
 
 
+@promotion()
 def _run_forward(states: Array, counts: Array, layout: _Layout) -> tuple[Array, tuple[Array, Array]]:
     after, before = jax.lax.scan(lambda states, entry: (_step(states, entry, layout), states), states, counts)
     return after, (before, counts)
 
 
+@promotion()
 def _run_backward(layout: _Layout, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     def step(values: Array, entry: tuple[Array, Array]) -> tuple[Array, Array]:
         states, probabilities = entry
