@@ -22,7 +22,7 @@ def at_home(config: DictConfig) -> None:
             OmegaConf.update(config, option, os.path.expanduser(value))
         for index, path in enumerate(value) if isinstance(value, ListConfig) else ():
             if isinstance(path, str) and path.startswith("~"):
-                value[index] = os.path.expanduser(path)
+                OmegaConf.update(config, f"{option}.{index}", os.path.expanduser(path))
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
