@@ -248,7 +248,7 @@ def test_the_seed_gives_the_same_totals(tmp_path: pathlib.Path) -> None:
     ("overrides", "message"),
     [
         (["networks=[vgg16]"], "networks[0], after vgg16/, must be one of han, scnn, got ''"),
-        (["networks=[alexnet/x]"], "networks[0] must be NETWORK/DENSITIES, of a network of vgg16"),
+        (["networks=[lenet/x]"], "networks[0] must be NETWORK/DENSITIES, of a network of vgg16"),
         (["networks=[]"], "networks must be a list that is not empty, got []"),
         (["seeds=[-1]"], "seeds[0] must be a non-negative integer, got -1"),
         (["sizes=[small]"], "sizes[0] must be one of published, equal, got 'small'"),

@@ -155,7 +155,7 @@ def test_a_platform_that_is_not_there_ends_in_a_message(masks: pathlib.Path, mon
         (["workload=vgg17"], "Could not find 'workload/vgg17'"),
         (
             ["workload.name=vgg17"],
-            "must be one of npz, onnx, vgg16, mobilenet_v1, resnet50, inceptionnext_t, alexnet, googlenet, got 'vgg17'.",
+            "be one of npz, onnx, vgg16, mobilenet_v1, resnet50, inceptionnext_t, alexnet, googlenet, got 'vgg17'.",
         ),
         (["workload=npz"], "workload.path must be set: there is no default."),
         (
