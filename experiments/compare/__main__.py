@@ -32,7 +32,7 @@ def compare(run: Run) -> None:
         run.csv(ratios)
         run.table("ratios", ratios)
         run.table("ablation", variants)
-        names = ("rival", "size", "network", "masks")
+        names = ("rival", "size", "network", "mask_kind")
         run.tracker.summarize({"/".join(row[name] for name in names): row["all"] for row in ratios})
         run.figures(figures.figures(runs, points, variants))
         notes = options.notes(settings)

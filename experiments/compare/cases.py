@@ -22,10 +22,10 @@ class NetworkRun:
     """A network on a design."""
 
     case: ClassVar[str] = "run"
-    identity: ClassVar[tuple[str, ...]] = ("network", "masks", "seed", "design", "size")
+    identity: ClassVar[tuple[str, ...]] = ("network", "mask_kind", "seed", "design", "size")
 
     network: str  # with its density table, as "vgg16/han", or a file
-    masks: str  # "iid" or "channel"; of a file, "file" and what its digest begins with
+    mask_kind: str  # "iid" or "channel"; of a file, "file" and what its digest begins with
     seed: int | None  # None for a file
     design: str
     size: str  # "published", or "equal" to the multipliers of Phantom-2D

@@ -78,7 +78,7 @@ def speedups(runs: Sequence[NetworkRun]) -> matplotlib.figure.Figure:
         axes.yaxis.set_major_formatter("{x:g}x")
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small", parse_math=False)
         axes.set(xlim=(-0.6, len(names) - 0.4), ylabel="speed-up of Phantom-2D")
-        axes.set_title(f"{network}, {of[PHANTOM].masks} masks", fontsize="medium", parse_math=False)
+        axes.set_title(f"{network}, {of[PHANTOM].mask_kind} masks", fontsize="medium", parse_math=False)
         axes.grid(axis="y", linewidth=0.3)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(RIVALS), frameon=False)
     return figure
@@ -87,13 +87,13 @@ def speedups(runs: Sequence[NetworkRun]) -> matplotlib.figure.Figure:
 def ablation(variants: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:
     """Returns the cycles of Phantom-2D's variants over those of the first, with their range over seeds."""
     names = list(dict.fromkeys(row["variant"] for row in variants))
-    groups = list(dict.fromkeys((row["network"], row["masks"]) for row in variants))
+    groups = list(dict.fromkeys((row["network"], row["mask_kind"]) for row in variants))
     figure = matplotlib.figure.Figure(figsize=(_WIDTH, 1.5 + 0.12 * len(names) * len(groups)), layout="constrained")
     axes = figure.subplots()
     height = 0.8 / len(groups)
     shades = matplotlib.colormaps["cividis"](np.linspace(0, 0.95, len(groups)))
     for index, (network, masks) in enumerate(groups):
-        rows = [row for row in variants if (row["network"], row["masks"]) == (network, masks)]
+        rows = [row for row in variants if (row["network"], row["mask_kind"]) == (network, masks)]
         axes.barh(
             np.arange(len(rows)) + (index - (len(groups) - 1) / 2) * height,
             [row["relative"] or np.nan for row in rows],
@@ -123,7 +123,7 @@ def stacks(runs: Sequence[NetworkRun]) -> matplotlib.figure.Figure:
         stack_bars(axes, shares, _PARTS.values())
         axes.set_yticks(range(len(designs)), designs, fontsize="small")
         axes.invert_yaxis()
-        axes.set_title(f"{network}, {of[PHANTOM].masks} masks", fontsize="medium", parse_math=False)
+        axes.set_title(f"{network}, {of[PHANTOM].mask_kind} masks", fontsize="medium", parse_math=False)
     panels[-1].set(xlabel="share of slots, per cent")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=7, frameon=False, fontsize="small")
@@ -170,11 +170,11 @@ def _shown(runs: Sequence[NetworkRun]) -> list[NetworkRun]:
     size = "equal" if any(run.size == "equal" for run in runs) else "published"
     first = {}
     for run in runs:
-        first.setdefault(run.network, (run.masks, run.seed))
+        first.setdefault(run.network, (run.mask_kind, run.seed))
     return [
         run
         for run in runs
-        if (run.masks, run.seed) == first[run.network] and (run.design == PHANTOM or run.size == size)
+        if (run.mask_kind, run.seed) == first[run.network] and (run.design == PHANTOM or run.size == size)
     ]
 
 

@@ -16,7 +16,7 @@ def run_design(
     design: Phantom2D | Design,
     *,
     network: str,
-    masks: str,
+    mask_kind: str,
     seed: int | None,
     name: str,
     size: str,
@@ -25,7 +25,7 @@ def run_design(
     report = _report(layers, design)
     return NetworkRun(
         network=network,
-        masks=masks,
+        mask_kind=mask_kind,
         seed=seed,
         design=name,
         size=size,

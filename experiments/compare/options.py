@@ -21,7 +21,7 @@ from phantom_jax.workloads import KINDS, NETWORKS, FileWorkload, SyntheticWorklo
 Case = NetworkRun | MapPoint
 
 SIZES = ("published", "equal")
-SELECTIONS = ("networks", "inputs", "masks", "seeds", "sizes", "map")  # options that say which cases there are
+SELECTIONS = ("networks", "inputs", "mask_kinds", "seeds", "sizes", "map")  # options that say which cases there are
 _OF_FILES = ("networks.", "inputs.")  # digests of files
 _CASES: dict[str, type[Case]] = {"run": NetworkRun, "map": MapPoint}
 
@@ -32,7 +32,7 @@ class Settings:
 
     networks: tuple[str, ...]
     size: int
-    masks: tuple[str, ...]
+    mask_kinds: tuple[str, ...]
     seeds: tuple[int, ...]
     sizes: tuple[str, ...]
     map_layer: str
@@ -51,7 +51,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     """
     options = {**options, **{f"map.{name}": value for name, value in (options.get("map") or {}).items()}}
     options.pop("map", None)
-    known = ("networks", "inputs", "size", "masks", "seeds", "sizes", "map.layer", "map.densities")
+    known = ("networks", "inputs", "size", "mask_kinds", "seeds", "sizes", "map.layer", "map.densities")
     check_names(options, ("arch", "tracking", *known))
 
     size = integer("size", options["size"], minimum=1)
@@ -59,7 +59,7 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     return Settings(
         networks=networks,
         size=size,
-        masks=each(options, "masks", lambda key, value: one_of(key, value, KINDS)),
+        mask_kinds=each(options, "mask_kinds", lambda key, value: one_of(key, value, KINDS)),
         seeds=each(options, "seeds", lambda key, value: check_seed(value, key)),
         sizes=each(options, "sizes", lambda key, value: one_of(key, value, SIZES)),
         map_layer=layer_name(size, "map.layer", options["map.layer"]),
@@ -85,7 +85,7 @@ def plan(settings: Settings, arch: Phantom2D) -> Iterator[tuple[Key, Callable[[]
     designs += [(name, "published", design) for name, design in variants(arch).items() if name != PHANTOM]
     for of_masks in itertools.chain.from_iterable(_masks(settings, network) for network in settings.networks):
         for name, size, design in designs:
-            of = dict(zip(("network", "masks", "seed"), of_masks, strict=True)) | {"name": name, "size": size}
+            of = dict(zip(("network", "mask_kind", "seed"), of_masks, strict=True)) | {"name": name, "size": size}
             yield (
                 ("run", *of.values()),
                 lambda of_masks=of_masks, design=design, of=of: run_design(load(*of_masks), design, **of),
@@ -144,18 +144,18 @@ def _case(record: dict[str, Any]) -> Case:
 def _masks(settings: Settings, network: str) -> Iterator[tuple[str, str, int | None]]:
     """Yields a network with each kind and seed of its masks. A file's kind tells its contents, and it has no seed."""
     if network not in settings.files:
-        yield from itertools.product([network], settings.masks, settings.seeds)
+        yield from itertools.product([network], settings.mask_kinds, settings.seeds)
         return
     provenance = settings.files[network].provenance()
     digests = [provenance[name][:8] for name in ("sha256", "inputs_sha256") if name in provenance]
     yield network, " ".join(["file", *digests]), None
 
 
-def _load(settings: Settings, network: str, masks: str, seed: int | None) -> Workload:
+def _load(settings: Settings, network: str, mask_kind: str, seed: int | None) -> Workload:
     if network in settings.files:
         return settings.files[network]
     name, _, densities = network.partition("/")
-    return SyntheticWorkload(NETWORKS[name](settings.size), seed=seed or 0, densities=densities, masks=masks)
+    return SyntheticWorkload(NETWORKS[name](settings.size), seed=seed or 0, densities=densities, mask_kind=mask_kind)
 
 
 def _map_layer(

@@ -31,7 +31,7 @@ def ratio_rows(runs: Iterable[NetworkRun]) -> list[dict[str, Any]]:
     Args:
         runs: Of `PHANTOM` and of rivals, over the same networks, mask kinds and seeds.
     """
-    by_key = {(run.network, run.masks, run.seed, run.design, run.size): run for run in runs}
+    by_key = {(run.network, run.mask_kind, run.seed, run.design, run.size): run for run in runs}
     groups: dict[tuple[str, str, str, str], list[tuple[NetworkRun, NetworkRun]]] = {}
     for (network, masks, seed, design, size), run in by_key.items():
         if design in RIVALS:
@@ -39,7 +39,7 @@ def ratio_rows(runs: Iterable[NetworkRun]) -> list[dict[str, Any]]:
             groups.setdefault((network, masks, size, design), []).append((ours, run))
     rows = []
     for (network, masks, size, design), pairs in groups.items():
-        row: dict[str, Any] = {"network": network, "masks": masks, "size": size, "rival": design}
+        row: dict[str, Any] = {"network": network, "mask_kind": masks, "size": size, "rival": design}
         row |= {"multipliers": pairs[0][1].multipliers, "seeds": len(pairs)}
         supported = [layer.supported for layer in pairs[0][1].layers]
         row |= {"layers": len(supported), "supported_layers": sum(supported)}
@@ -55,13 +55,13 @@ def ablation(runs: Iterable[NetworkRun]) -> list[dict[str, Any]]:
     `relative` is a mean over seeds, `relative_spread` half of its range over seeds.
     """
     phantoms = [run for run in runs if run.design.startswith(PHANTOM)]
-    base = {(run.network, run.masks, run.seed): run for run in phantoms if run.design == PHANTOM}
+    base = {(run.network, run.mask_kind, run.seed): run for run in phantoms if run.design == PHANTOM}
     groups: dict[tuple[str, str, str], list[Ratio]] = {}
     for run in phantoms:
-        ratio = divide(_total(run), _total(base[run.network, run.masks, run.seed]))
-        groups.setdefault((run.network, run.masks, run.design), []).append(ratio)
+        ratio = divide(_total(run), _total(base[run.network, run.mask_kind, run.seed]))
+        groups.setdefault((run.network, run.mask_kind, run.design), []).append(ratio)
     return [
-        {"network": network, "masks": masks, "variant": design, **_over_seeds("relative", ratios)}
+        {"network": network, "mask_kind": masks, "variant": design, **_over_seeds("relative", ratios)}
         for (network, masks, design), ratios in groups.items()
     ]
 
@@ -108,10 +108,10 @@ def _over_seeds(name: str, values: Sequence[Ratio]) -> dict[str, Ratio]:
 
 def _ratio_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     headers = ("all", "supported", "mean of layers", "paper")
-    table = new_table(_TITLE, _CAPTION, ("network", "masks", "size", "over"), headers)
+    table = new_table(_TITLE, _CAPTION, ("network", "mask_kind", "size", "over"), headers)
     previous = None
     for row in rows:
-        group = row["network"], row["masks"], row["size"]
+        group = row["network"], row["mask_kind"], row["size"]
         if previous not in (None, group):
             table.add_section()
         shown = group if group != previous else ("", "", "")
@@ -124,8 +124,8 @@ def _ratio_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _ablation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    networks = list(dict.fromkeys((row["network"], row["masks"]) for row in rows))
-    values = {(row["network"], row["masks"], row["variant"]): _with_spread(row, "relative") for row in rows}
+    networks = list(dict.fromkeys((row["network"], row["mask_kind"]) for row in rows))
+    values = {(row["network"], row["mask_kind"], row["variant"]): _with_spread(row, "relative") for row in rows}
     table = new_table(
         "Cycles of Phantom-2D's variants over those of the first",
         "Means over seeds; +-: half of the range over seeds.",

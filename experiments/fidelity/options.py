@@ -12,7 +12,7 @@ from experiments.fidelity.draws import KINDS
 from experiments.fidelity.studies import measure_error, measure_gradient, measure_rank, measure_stale
 from experiments.harness.cases import Key
 from experiments.harness.cases import resume as resume_cases
-from experiments.harness.options import check_names, each, named
+from experiments.harness.options import check_names, each
 from experiments.harness.workload import layer_name
 from phantom_jax import Layer, Phantom2D
 from phantom_jax.checks import check_seed, integer, number, one_of
@@ -25,7 +25,7 @@ _MEASURES: dict[str, Callable[..., Case]] = {
     "stale": measure_stale,
 }
 # Options that say which cases are measured; the others say how.
-SELECTIONS = ("studies", "layers", "masks", "kinds", "densities", "redrawn", "scaled", "arch.inter_balance")
+SELECTIONS = ("studies", "layers", "path", "mask_kinds", "densities", "redrawn", "scaled", "arch.inter_balance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Settings:
 
     studies: tuple[str, ...]
     layers: tuple[str, ...]
-    masks: str | None
-    kinds: tuple[str, ...]
+    path: str | None
+    mask_kinds: tuple[str, ...]
     densities: tuple[float, ...]
     redrawn: tuple[float, ...]
     scaled: tuple[float, ...]
@@ -59,17 +59,17 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
         ValueError: An option is unknown or not valid.
     """
     check_names(options, ("arch", "tracking", *(field.name for field in dataclasses.fields(Settings))))
-    masks, size = options["masks"], integer("size", options["size"], minimum=1)
-    if masks is not None and not isinstance(masks, str):
-        raise ValueError(f"masks must be null or name an .npz file, got {masks!r}.")
-    if options["layers"] == [] and masks is None:
-        raise ValueError("layers must name at least one layer where masks is null, got none.")
+    path, size = options["path"], integer("size", options["size"], minimum=1)
+    if path is not None and not isinstance(path, str):
+        raise ValueError(f"path must be null or name an .npz file, got {path!r}.")
+    if options["layers"] == [] and path is None:
+        raise ValueError("layers must name at least one layer where path is null, got none.")
 
     return Settings(
         studies=each(options, "studies", lambda key, value: one_of(key, value, tuple(STUDIES))),
         layers=each(options, "layers", functools.partial(layer_name, size), least=0),
-        masks=masks,
-        kinds=each(options, "kinds", lambda key, value: one_of(key, value, KINDS)),
+        path=path,
+        mask_kinds=each(options, "mask_kinds", lambda key, value: one_of(key, value, KINDS)),
         densities=each(
             options,
             "densities",
@@ -93,23 +93,22 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
 
 
 def load_layers(settings: Settings) -> tuple[dict[str, dict[str, Layer]], Workload | None]:
-    """Returns layers by name and by the kind of their activations, and the workload of `masks`.
+    """Returns layers by name and by the kind of their activations, and the workload of `path`.
 
     Raises:
-        ValueError: `masks` names no file of masks.
+        ValueError: `path` names no file of masks.
     """
     layers: dict[str, dict[str, Layer]] = {}
     for name in settings.layers:
         network, _, layer = name.partition("/")
         for kind in KINDS:
             drawn = SyntheticWorkload(
-                NETWORKS[network](settings.size), seed=settings.seed, images=settings.images, masks=kind
+                NETWORKS[network](settings.size), seed=settings.seed, images=settings.images, mask_kind=kind
             )
             layers.setdefault(name, {})[kind] = dataclasses.replace(drawn[drawn.names.index(layer)], name=name)
-    if settings.masks is None:
+    if settings.path is None:
         return layers, None
-    with named({"path": "masks"}):
-        read = read_npz(settings.masks)
+    read = read_npz(settings.path)
     for layer in read:
         renamed = dataclasses.replace(layer, name=f"masks/{layer.name}")
         layers[f"masks/{layer.name}"] = dict.fromkeys(KINDS, renamed)
@@ -122,7 +121,7 @@ def plan(
     """Yields every case that is to be measured: its key, and what measures it."""
     weights = {"density": settings.density}
     variants: dict[str, list[dict[str, Any]]] = {
-        "error": [{"kind": kind, "density": density} for kind in settings.kinds for density in settings.densities],
+        "error": [{"kind": kind, "density": density} for kind in settings.mask_kinds for density in settings.densities],
         "rank": [weights | {"patterns": settings.patterns}],
         "gradient": [weights | {"blocks": settings.blocks, "step": settings.step}],
         "stale": [

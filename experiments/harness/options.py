@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 # Options that name what a command reads, alone or in a list.
-PATHS = ("workload.path", "workload.inputs", "masks", "data.dir", "networks", "inputs")
+PATHS = ("workload.path", "workload.inputs", "path", "data.dir", "networks", "inputs")
 Made = TypeVar("Made")
 
 

@@ -226,7 +226,7 @@ def _sparten(size: int, seed: int) -> list[Check]:
 
 def _eyeriss(seed: int, masks: str) -> list[Check]:
     network = mobilenet_v1(_EYERISS_SIZE, _EYERISS_WIDTH)
-    layers = list(SyntheticWorkload(network, seed=seed, masks=masks))
+    layers = list(SyntheticWorkload(network, seed=seed, mask_kind=masks))
     figure = PublishedFigure(
         "EyerissV2",
         "utilization on a sparse MobileNetV1",

@@ -28,7 +28,7 @@ class SyntheticWorkload(Workload):
         densities: str | None = None,
         weight_density: float | None = None,
         activation_density: float | None = None,
-        masks: str = "iid",
+        mask_kind: str = "iid",
         weight_spread: float = 0.23,
         activation_spread: float = 0.77,
         weight_pattern: str | None = None,
@@ -45,7 +45,7 @@ class SyntheticWorkload(Workload):
             densities: Name of the density table; by default the network's first.
             weight_density: One density for the weights of all layers, in place of the table's.
             activation_density: One density for the input activations of all layers, in place of the table's.
-            masks: `"iid"`, independent bits; or `"channel"`, where the density of each filter of the weights and of
+            mask_kind: `"iid"`, independent bits; or `"channel"`, where the density of each filter of the weights and of
                 each channel of the activations is drawn from a Beta distribution first.
             weight_spread: For `"channel"`, the standard deviation of filters' densities over
                 sqrt(mean * (1 - mean)).
@@ -65,7 +65,7 @@ class SyntheticWorkload(Workload):
             "densities", next(iter(network.tables)) if densities is None else densities, tuple(network.tables)
         )
         self._table = network.tables[self._table_name]
-        self._kind = one_of("masks", masks, KINDS)
+        self._kind = one_of("mask_kind", mask_kind, KINDS)
         self._weight_density = None if weight_density is None else check_density("weight_density", weight_density)
         self._activation_density = (
             None if activation_density is None else check_density("activation_density", activation_density)
@@ -111,7 +111,7 @@ class SyntheticWorkload(Workload):
             "densities_assumed": self._assumed,
             "weight_density": self._weight_density,
             "activation_density": self._activation_density,
-            "masks": self._kind,
+            "mask_kind": self._kind,
             "weight_spread": self._weight_spread if self._kind == "channel" and self._pattern is None else None,
             "activation_spread": self._activation_spread if self._kind == "channel" else None,
             "weight_pattern": self._pattern_name,

@@ -22,7 +22,7 @@ from tests.experiments import commands
 
 SMALL = (
     "size=32",
-    "masks=[channel]",
+    "mask_kinds=[channel]",
     "seeds=[3]",
     "sizes=[equal]",
     "map.densities=[0.2,0.6]",
@@ -87,7 +87,7 @@ def test_runs_hold_what_reports_say() -> None:
         Layer.conv(rng.random((3, 3, 8, 12)) < 0.4, rng.random((1, 9, 9, 8)) < 0.5, strides=2, name="conv"),
         Layer.dense(rng.random((70, 30)) < 0.3, rng.random((1, 70)) < 0.5, name="fc"),
     ]
-    names = {"network": "net/table", "masks": "iid", "seed": 0, "name": "x", "size": "equal"}
+    names = {"network": "net/table", "mask_kind": "iid", "seed": 0, "name": "x", "size": "equal"}
     for design in (Phantom2D(), SCNN.scaled(100)):
         found = measure.run_design(layers, design, **names)
         report = simulate(layers, design) if isinstance(design, Phantom2D) else design.simulate(layers)
@@ -252,7 +252,7 @@ def test_the_seed_gives_the_same_totals(tmp_path: pathlib.Path) -> None:
         (["networks=[]"], "networks must be a list that is not empty, got []"),
         (["seeds=[-1]"], "seeds[0] must be a non-negative integer, got -1"),
         (["sizes=[small]"], "sizes[0] must be one of published, equal, got 'small'"),
-        (["masks=iid"], "masks must be a list that is not empty, got 'iid'"),
+        (["mask_kinds=iid"], "mask_kinds must be a list that is not empty, got 'iid'"),
         (["map.layer=vgg16/conv9"], "map.layer, after vgg16/, must be one of conv1_1"),
         (["map.densities=[0]"], "map.densities[0] must be a number above 0, up to 1, got 0"),
         (["size=33"], "size must be a multiple of 32, got 33"),

@@ -24,7 +24,7 @@ REAL_MASKS = ROOT.parent / "shared" / "data" / "mobilenet_v1_050_128_masks.npz"
 
 SMALL = (
     "layers=[]",
-    "masks=masks.npz",
+    "path=masks.npz",
     "densities=[0.5,1]",
     "draws=2",
     "patterns=3",
@@ -95,7 +95,7 @@ def test_measures_prints_writes_and_resumes_where_it_was_interrupted(
     assert json.loads((directory / "results.json").read_text())["cases"] == [marked, *cases[1:]]
     assert kept.read_text().splitlines() == [lines[0], json.dumps(marked), *lines[2:]]
 
-    other = commands.run_here("fidelity", *SMALL, "draws=3", "arch.rows=5", "kinds=[iid]")
+    other = commands.run_here("fidelity", *SMALL, "draws=3", "arch.rows=5", "mask_kinds=[iid]")
     assert other.returncode == 1
     assert "cases that were measured with other settings: arch.rows 7, now 5; draws 2, now 3. Set" in other.stderr
     assert "Traceback" not in other.stderr
@@ -145,7 +145,7 @@ def test_drawn_layers_have_activations_of_their_kind() -> None:
 def test_real_masks_are_read_with_their_activations() -> None:
     if not REAL_MASKS.exists():
         pytest.skip("the file of real masks is not here")
-    settings = fidelity_cases.read_settings(OPTIONS | {"layers": [], "masks": str(REAL_MASKS)})
+    settings = fidelity_cases.read_settings(OPTIONS | {"layers": [], "path": str(REAL_MASKS)})
     layers, read = fidelity_cases.load_layers(settings)
     assert len(layers) == 8
     assert read is not None
@@ -170,12 +170,12 @@ def test_default_settings_are_valid() -> None:
         ("densities", [0.5, 0], r"densities\[1\] must be a number above 0, up to 1, got 0"),
         ("densities", [1.1], r"densities\[0\] must be .*got 1\.1"),
         ("densities", ["thin"], r"densities\[0\] must be .*got 'thin'"),
-        ("kinds", ["blocks"], r"kinds\[0\] must be one of iid, channel, got 'blocks'"),
+        ("mask_kinds", ["blocks"], r"mask_kinds\[0\] must be one of iid, channel, got 'blocks'"),
         ("layers", ["vgg17/conv1_1"], r"layers\[0\] must be NETWORK/LAYER, .*vgg16, .*got 'vgg17/conv1_1'"),
         ("layers", ["vgg16/conv9"], r"layers\[0\], after vgg16/, must be one of conv1_1, .*got 'conv9'"),
         ("layers", [3], r"layers\[0\] must be NETWORK/LAYER, .*got 3"),
-        ("layers", [], "layers must name at least one layer where masks is null"),
-        ("masks", 3, "masks must be null or name an .npz file, got 3"),
+        ("layers", [], "layers must name at least one layer where path is null"),
+        ("path", 3, "path must be null or name an .npz file, got 3"),
         ("size", 40, "size must be a multiple of 32, got 40"),
         ("images", 0, "images must be a positive integer, got 0"),
         ("draws", 2.5, r"draws must be an integer of at least 2, got 2\.5"),
@@ -194,8 +194,8 @@ def test_bad_options_are_refused(option: str, value: object, message: str) -> No
 
 
 def test_masks_that_cannot_be_read_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"masks must name an \.npz file, got 'nowhere\.npz'"):
-        fidelity_cases.load_layers(fidelity_cases.read_settings(OPTIONS | {"layers": [], "masks": "nowhere.npz"}))
+    with pytest.raises(ValueError, match=r"path must name an \.npz file, got 'nowhere\.npz'"):
+        fidelity_cases.load_layers(fidelity_cases.read_settings(OPTIONS | {"layers": [], "path": "nowhere.npz"}))
 
 
 @pytest.mark.parametrize("text", ["no JSON\n", "[1]\n", '{"draws": 2}\n{"study": "error"}\n'])

@@ -171,7 +171,7 @@ def test_a_platform_that_is_not_there_ends_in_a_message(masks: pathlib.Path, mon
             "figures.layer must be one of c1, fc, got 'c2'",
         ),
         (["workload.densities=hans"], "densities must be one of han, scnn, got 'hans'"),
-        (["workload.masks=blocks"], "masks must be one of iid, channel, got 'blocks'"),
+        (["workload.mask_kind=blocks"], "mask_kind must be one of iid, channel, got 'blocks'"),
         (["workload.weight_density=1.5"], "weight_density must be a number from 0 to 1, got 1.5"),
         (["workload.weight_spread=1"], "weight_spread must be 0 or a number from 0.001 to below 1, got 1"),
         (["workload.weight_pattern=5:4"], "weight_pattern must be N:M with N from 1 to M, got '5:4'"),
@@ -200,12 +200,12 @@ def test_every_network_runs_from_the_command_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = commands.run_here(
-        "simulate", f"workload={name}", "workload.size=32", "workload.masks=channel", "figures.write=false"
+        "simulate", f"workload={name}", "workload.size=32", "workload.mask_kind=channel", "figures.write=false"
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((pathlib.Path(done.stdout.splitlines()[-1]) / "results.json").read_text())
     assert len(results["layers"]) == len(workloads.NETWORKS[name]().layers)
-    assert results["workload"]["masks"] == "channel"
+    assert results["workload"]["mask_kind"] == "channel"
     assert all(layer["cycles"][0] > 0 for layer in results["layers"])
 
 

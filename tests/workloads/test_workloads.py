@@ -227,7 +227,7 @@ def test_beta_densities_have_mean_and_spread(mean: float, spread: float) -> None
 
 def test_channel_masks_vary_over_filters_and_channels() -> None:
     options: dict = {"weight_density": 0.4, "activation_density": 0.6, "weight_spread": 0.5, "activation_spread": 0.8}
-    conv = SyntheticWorkload(SMALL, masks="channel", **options)[0]
+    conv = SyntheticWorkload(SMALL, mask_kind="channel", **options)[0]
     filters, channels = conv.weights.mean((0, 1, 2)), conv.activations.mean((0, 1, 2))
     assert abs(filters.std() - 0.5 * np.sqrt(0.4 * 0.6)) < 0.06
     assert abs(channels.std() - 0.8 * np.sqrt(0.6 * 0.4)) < 0.08
@@ -278,7 +278,7 @@ def test_what_is_assumed_is_noted_where_it_is_used(options: dict, noted: tuple[s
     ("options", "expected"),
     [
         ({}, "977d25d7c5a03ce3"),
-        ({"masks": "channel"}, "f34bfd615d3bb107"),
+        ({"mask_kind": "channel"}, "f34bfd615d3bb107"),
         ({"weight_pattern": "2:4"}, "1e1e08cfd15fbeac"),
         ({"weight_pattern": "kernel"}, "fe2e31096a99d1ba"),
         ({"weight_pattern": "channel"}, "17114eb9eff0ce03"),
@@ -298,7 +298,7 @@ def test_masks_of_a_seed_never_change(options: dict, expected: str) -> None:
         *(({"seed": seed}, "seed must be ") for seed in (-1, 1.5, True, "a", 1 << 64)),
         *(({"images": images}, "images must be a positive integer, got ") for images in (0, 1.5, True)),
         ({"densities": "hans"}, "densities must be one of assumed, got 'hans'"),
-        ({"masks": "block"}, "masks must be one of iid, channel, got 'block'"),
+        ({"mask_kind": "block"}, "mask_kind must be one of iid, channel, got 'block'"),
         *(({"weight_density": x}, "weight_density must be a number from 0 to 1, got ") for x in (-0.1, 1.1, "x", True)),
         ({"activation_density": float("nan")}, "activation_density must be a number from 0 to 1, got nan"),
         ({"weight_spread": 1.0}, "weight_spread must be 0 or a number from 0.001 to below 1, got 1.0"),
