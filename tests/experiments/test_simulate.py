@@ -252,11 +252,17 @@ def test_a_tilde_is_the_home(
 
 def test_a_tilde_is_the_home_in_all_options_that_name_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    config = OmegaConf.create({"workload": {"path": "~/a.npz"}, "masks": ["~"], "data": {"dir": "~"}})
+    listed = ["~/b.npz", "vgg16/han"]
+    config = OmegaConf.create({"workload": {"path": "~/a.npz"}, "networks": listed, "path": "~", "data": {"dir": "~"}})
     options.at_home(config)
-    assert config == {"workload": {"path": "/home/me/a.npz"}, "masks": ["~"], "data": {"dir": "/home/me"}}
-    told = [command.with_home(argument) for argument in ("masks=~/a,~/b", "x=[~/a,~]", "~tracking", "x=a~/b", "x=~b")]
-    assert told == ["masks=/home/me/a,/home/me/b", "x=[/home/me/a,/home/me]", "~tracking", "x=a~/b", "x=~b"]
+    assert config == {
+        "workload": {"path": "/home/me/a.npz"},
+        "networks": ["/home/me/b.npz", "vgg16/han"],
+        "path": "/home/me",
+        "data": {"dir": "/home/me"},
+    }
+    told = [command.with_home(argument) for argument in ("path=~/a,~/b", "x=[~/a,~]", "~tracking", "x=a~/b", "x=~b")]
+    assert told == ["path=/home/me/a,/home/me/b", "x=[/home/me/a,/home/me]", "~tracking", "x=a~/b", "x=~b"]
 
 
 def test_a_killed_write_leaves_no_half_of_a_file(tmp_path: pathlib.Path) -> None:
