@@ -18,6 +18,12 @@ if _MADE_CACHE:
 os.environ["PHANTOM_JAX_CACHE"] = os.environ["PHANTOM_JAX_TEST_CACHE"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Draws fewer examples where the long tests are left out."""
+    if config.option.markexpr == "not slow":
+        hypothesis.settings.load_profile("quick")
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Removes the compilation cache once all workers are done."""
     if _MADE_CACHE and not hasattr(config, "workerinput"):
@@ -55,4 +61,5 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.register_profile("explore", parent=hypothesis.settings.get_profile("default"), derandomize=False)
+hypothesis.settings.register_profile("quick", parent=hypothesis.settings.get_profile("default"), max_examples=20)
 hypothesis.settings.load_profile("default")

@@ -53,7 +53,8 @@ def test_documented_commands_compose(name: str, overrides: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides", [pytest.param(run, marks=[] if "npz" in run else pytest.mark.slow) for run in documented_runs()]
+    "overrides",
+    [pytest.param(run, marks=[] if run.startswith("workload=npz") else pytest.mark.slow) for run in documented_runs()],
 )
 def test_documented_runs(tmp_path: pathlib.Path, overrides: str) -> None:
     """Each runs as it is written, but for a smaller picture."""

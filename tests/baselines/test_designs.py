@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from phantom_jax import Layer, Phantom2D, simulate
@@ -63,19 +63,16 @@ def is_flat(drawn: tuple[Layer, object]) -> bool:
     return len(drawn[0].strides) < 3
 
 
-@settings(max_examples=30)
 @given(cases.layers().filter(is_flat), st.sampled_from(SCNNS))
 def test_scnn_is_the_reference(drawn: tuple[Layer, object], design: SCNN) -> None:
     check(design, *drawn, reference.scnn)
 
 
-@settings(max_examples=30)
 @given(cases.layers(), st.sampled_from(SPARTENS))
 def test_sparten_is_the_reference(drawn: tuple[Layer, object], design: SparTen) -> None:
     check(design, *drawn, reference.sparten)
 
 
-@settings(max_examples=30)
 @given(cases.layers(), st.sampled_from(EYERISSES))
 def test_eyeriss_v2_is_the_reference(drawn: tuple[Layer, object], design: EyerissV2) -> None:
     check(design, *drawn, reference.eyeriss_v2)

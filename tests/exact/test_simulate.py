@@ -90,7 +90,6 @@ def assert_equals_reference(layer: Layer, arch: Phantom2D, padding: object = Non
 
 
 @given(cases.layers(), st.sampled_from(cases.ARCHS))
-@settings(max_examples=50)
 def test_equals_the_scalar_reference(drawn: tuple[Layer, object], arch: Phantom2D) -> None:
     assert_equals_reference(drawn[0], arch, drawn[1])
 
@@ -103,7 +102,6 @@ def test_equals_the_scalar_reference_at_length(drawn: tuple[Layer, object], arch
 
 
 @given(cases.layers(batch=2), st.sampled_from(cases.ARCHS))
-@settings(max_examples=40)
 def test_invariants(drawn: tuple[Layer, object], arch: Phantom2D) -> None:
     layer, _ = drawn
     report = simulate(layer, arch)

@@ -63,6 +63,7 @@ def test_eight_devices_give_the_same_integers() -> None:
     assert report == same
 
 
+@pytest.mark.slow
 def test_compiled_kernels_are_kept_for_the_next_process(tmp_path: pathlib.Path) -> None:
     first = run({ENVIRONMENT: str(tmp_path / "cache"), "XDG_CACHE_HOME": str(tmp_path / "unused")}, layers=3)
     kept = sorted(path.name for path in (tmp_path / "cache").rglob("*-cache"))

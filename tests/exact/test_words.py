@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from phantom_jax import Layer, Phantom2D
@@ -77,7 +77,6 @@ LANE_ARCHS = (
 
 
 @given(cases.layers(), st.sampled_from(LANE_ARCHS), st.integers(1, 9))
-@settings(max_examples=30)
 def test_lanes_equal_words(drawn: tuple[Layer, object], arch: Phantom2D, rows: int) -> None:
     assert_lanes_equal_words(drawn[0], arch, rows)
 

@@ -495,6 +495,7 @@ def masks(tmp_path: pathlib.Path) -> list[str]:
     return ["workload=npz", "workload.path=masks.npz"]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_group_of_one_run_per_job(
     tmp_path: pathlib.Path, masks: list[str], quiet_network: Mapping[str, str]
 ) -> None:

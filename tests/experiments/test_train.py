@@ -35,6 +35,7 @@ def results(directory: pathlib.Path) -> dict[str, Any]:
     return json.loads((directory / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_that_is_terminated_saves_its_state_and_writes_what_it_found(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

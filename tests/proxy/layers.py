@@ -58,8 +58,7 @@ MESH = {
 
 # A layer for each way and row axis, with level-2 balance and without; the code of the others is the same.
 _FAST = {
-    *(("jobs", True), ("segments", True)),
-    *(("depthwise", True), ("along chunks, filters", True), ("along chunks, filters", False)),
+    *(("jobs", True), ("segments", True), ("along chunks, filters", False)),
 }
 KINDS = [
     pytest.param(name, balance, marks=[] if (name, balance) in _FAST else pytest.mark.slow)

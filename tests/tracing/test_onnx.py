@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax.tree_util import DictKey
 from onnx import TensorProto, helper, numpy_helper
@@ -84,7 +84,6 @@ def convolutions(draw: st.DrawFn) -> tuple[str, np.ndarray, np.ndarray, dict[str
     return operator, images, rng.random(shape) < 0.6, attributes
 
 
-@settings(max_examples=60)
 @given(convolutions())
 def test_a_convolution_is_the_layer_that_it_was(drawn: tuple[str, Any, Any, dict[str, Any]]) -> None:
     operator, images, kernel, attributes = drawn
@@ -507,7 +506,6 @@ def graphs(draw: st.DrawFn) -> tuple[onnx.ModelProto, int, bool]:
     return model, int(weights.sum()), len(shape) > 2
 
 
-@settings(max_examples=50)
 @given(graphs())
 def test_nothing_that_reads_a_matrix_goes_missing(drawn: tuple[onnx.ModelProto, int, bool]) -> None:
     model, ones, is_conv = drawn

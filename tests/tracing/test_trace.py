@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 from jax.experimental import sparse
@@ -68,7 +68,6 @@ def convolutions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, dict[str, Any
     return rng.random(left) < 0.6, rng.random(right) < 0.6, options
 
 
-@settings(max_examples=40)
 @given(convolutions())
 def test_a_convolution_of_any_layout_is_the_layer_that_it_was(drawn: tuple[Any, Any, dict[str, Any]]) -> None:
     images, kernel, options = drawn
@@ -99,7 +98,6 @@ def products(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[tuple[int, .
     return operands[0], operands[1], contracting
 
 
-@settings(max_examples=40)
 @given(products())
 def test_a_product_of_any_axes_is_the_layer_that_it_was(drawn: tuple[Any, Any, Any]) -> None:
     left, right, contracting = drawn

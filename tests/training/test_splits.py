@@ -28,7 +28,6 @@ def numbers(dataset: Dataset, part: Subset) -> list[int]:
 
 
 @hypothesis.given(st.lists(st.integers(7, 40), min_size=2, max_size=5), st.integers(2, 7), st.floats(0.01, 0.99))
-@hypothesis.settings(max_examples=40)
 def test_folds_partition_the_images_and_classes_evenly(counts: list[int], folds: int, validation: float) -> None:
     dataset, seen = numbered(counts), []
     for fold in range(folds):
@@ -127,7 +126,6 @@ def test_classes_need_images_for_every_part() -> None:
 
 
 @hypothesis.given(st.integers(1, 50), st.data())
-@hypothesis.settings(max_examples=40)
 def test_epochs_cover_the_images(count: int, data: st.DataObject) -> None:
     batch_size = data.draw(st.integers(1, count))
     steps = count // batch_size

@@ -167,7 +167,12 @@ def test_activations_become_sparse_and_a_stopped_run_resumes_as_if_it_had_not_be
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [(GlobalMagnitude(), {"density": 0.5}), (MacAwareMagnitude(), {"cycles": 0.3}), (NM(1, 4), {}), (None, {})],
+    [
+        (GlobalMagnitude(), {"density": 0.5}),
+        pytest.param(MacAwareMagnitude(), {"cycles": 0.3}, marks=pytest.mark.slow),
+        pytest.param(NM(1, 4), {}, marks=pytest.mark.slow),
+        (None, {}),
+    ],
 )
 def test_other_methods_reach_their_targets(tmp_path: pathlib.Path, method: Any, options: dict[str, float]) -> None:
     trainer, log = _run(_settings(method, **options), tmp_path)
