@@ -12,7 +12,7 @@ from experiments.compare.designs import PHANTOM, rivals, variants
 from experiments.compare.measure import measure_point, run_design
 from experiments.harness.cases import Key
 from experiments.harness.cases import resume as resume_cases
-from experiments.harness.options import check_names, each
+from experiments.harness.options import check_names, each, group_of
 from experiments.harness.workload import is_file, layer_name, load_file
 from phantom_jax import Layer, Phantom2D
 from phantom_jax.checks import check_seed, integer, number, one_of
@@ -49,7 +49,8 @@ def read_settings(options: Mapping[str, Any]) -> Settings:
     Raises:
         ValueError: An option is unknown or not valid.
     """
-    options = {**options, **{f"map.{name}": value for name, value in (options.get("map") or {}).items()}}
+    of_map = group_of(options, "map") if "map" in options else {}
+    options = {**options, **{f"map.{name}": value for name, value in of_map.items()}}
     options.pop("map", None)
     known = ("networks", "inputs", "size", "mask_kinds", "seeds", "sizes", "map.layer", "map.densities")
     check_names(options, ("arch", "tracking", *known))

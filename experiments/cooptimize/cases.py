@@ -17,7 +17,7 @@ from experiments.harness import command
 from experiments.harness.cases import Key
 from experiments.harness.cases import resume as resume_cases
 from experiments.harness.files import write_whole
-from experiments.harness.options import check_names, each, make
+from experiments.harness.options import check_names, each, group_of, make
 from experiments.harness.signals import between_steps
 from experiments.train import options as train_settings
 from experiments.train.methods import LEARNERS, METHODS
@@ -208,12 +208,13 @@ def _fold(name: str, value: Any, data: Mapping[str, Any]) -> int:
 
 def _other_meshes(options: Mapping[str, Any]) -> dict[str, Phantom2D]:
     """Returns meshes by name, each like that of the command but for some parameters."""
-    for name, changes in options["other_meshes"].items():
+    meshes = group_of(options, "other_meshes")
+    for name, changes in meshes.items():
         if not isinstance(changes, dict):
             raise ValueError(f"other_meshes.{name} must be parameters of arch that differ, got {changes!r}.")
     return {
         name: make(Phantom2D, {**options["arch"], **changes}, f"other_meshes.{name}")
-        for name, changes in options["other_meshes"].items()
+        for name, changes in meshes.items()
     }
 
 
@@ -221,7 +222,7 @@ def _points(option: str, options: Mapping[str, Any]) -> list[tuple[str, float | 
     """Returns methods with their targets."""
     return [
         (method, target)
-        for method, targets in options[option].items()
+        for method, targets in group_of(options, option).items()
         for target in each(
             {f"{option}.{method}": targets},
             f"{option}.{one_of(option, method, tuple(METHODS))}",

@@ -40,7 +40,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def check_names(
     options: Collection[str], required: Sequence[str], optional: Sequence[str] = (), group: str | None = None
 ) -> None:
-    """Checks that all options are known, and that none is missing.
+    """Checks that a group is one, that all options are known, and that none is missing.
 
     Args:
         options: The options' names, or the options by name.
@@ -49,8 +49,11 @@ def check_names(
         group: Their group; None for those of the command itself.
 
     Raises:
-        ValueError: An option is unknown or missing.
+        ValueError: It is a single value, or an option is unknown or missing.
     """
+    if not isinstance(options, Collection) or isinstance(options, str):
+        wanted = ", ".join([*required, *optional])
+        raise ValueError(f"{group} must be a group of options ({wanted}), got {options!r}.")
     above, owner = (f"{group}.", group) if group else ("", "this command")
     options_of = f"the options of {owner} are {', '.join([*required, *optional])}."
     for name in options:
@@ -59,6 +62,17 @@ def check_names(
     for name in required:
         if name not in options:
             raise ValueError(f"option {above}{name} is missing; {options_of}")
+
+
+def group_of(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns a copy of a group of options.
+
+    Raises:
+        ValueError: It is a single value.
+    """
+    if not isinstance(options[name], Mapping):
+        raise ValueError(f"{name} must be a group of options, got {options[name]!r}.")
+    return dict(options[name])
 
 
 def make(kind: Callable[..., Made], options: Mapping[str, Any], group: str, **arguments: Any) -> Made:
@@ -90,9 +104,12 @@ def named(names: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        head = re.match(r"\w+", str(error))
-        if head and not str(error).startswith(names.get(head[0], head[0])):
-            error.args = (names[head[0]] + str(error)[head.end() :],)
+        head, must, rest = str(error).partition(" must ")
+        first = re.match(r"\w+", head)
+        if first and not head.startswith(names.get(first[0], first[0])):
+            # Several arguments may be named: "sparse.epochs and tune.epochs must ...".
+            head = re.sub(r"(?<![\w.])\w+", lambda word: names.get(word[0], word[0]), head)
+            error.args = (head + must + rest,)
         raise
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.harness.options import make, named
+from experiments.harness.options import group_of, make, named
 from phantom_jax import from_onnx
 from phantom_jax.checks import one_of
 from phantom_jax.workloads import NETWORKS, FileWorkload, SyntheticWorkload, Workload, read_arrays, read_npz
@@ -42,7 +42,7 @@ def load_workload(options: Mapping[str, Any]) -> Workload:
     Raises:
         ValueError: The workload is unknown, or one of its options is not valid.
     """
-    values = dict(options["workload"])
+    values = group_of(options, "workload")
     name = one_of("workload.name", values.pop("name", None), (*_FILES, *NETWORKS))
     if name in _FILES:
         return make(_FILES[name], values, "workload")

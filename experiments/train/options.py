@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from experiments.harness.options import check_names, make, named
+from experiments.harness.options import check_names, group_of, make, named
 from experiments.harness.resume import of_options
 from experiments.train.methods import LEARNERS, METHODS
 from phantom_jax.checks import boolean, integer, one_of
@@ -75,11 +75,11 @@ def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) 
     boolean("fast", options["fast"])
     with named(IN_GROUPS):
         settings = _settings(options)
-    data = {name: value for name, value in options["data"].items() if name not in ("shift", "flip")}
+    data = {name: value for name, value in group_of(options, "data").items() if name not in ("shift", "flip")}
     dataset, digest = loaded or load_data(data)
     in_splits = {name: data[name] for name in ("fold", "folds", "validation")}
     splits = make(split, in_splits, "data", dataset=dataset, seed=settings.seed)
-    model = dict(options["model"])
+    model = group_of(options, "model")
     network = MODELS[one_of("model.name", model.pop("name", None), tuple(MODELS))]
     shape, classes = dataset.images.shape[1:], len(dataset.classes)
     of_data = {"image_shape": shape, "classes": classes}
@@ -116,7 +116,7 @@ def load_data(data: Mapping[str, Any]) -> tuple[Dataset, str]:
 
 def _settings(options: Mapping[str, Any]) -> Settings:
     """Returns the library's settings, of all options that are its."""
-    groups = {group: dict(options[group]) for group in ("sparsity", "optimizer", "phases", "data")}
+    groups = {group: group_of(options, group) for group in ("sparsity", "optimizer", "phases", "data")}
     sparsity, optimizer, phases, data = groups.values()
     name = one_of("sparsity.name", sparsity.pop("name", None), ("none", *METHODS))
     is_fixed = name in ("none", "n_m")

@@ -60,6 +60,8 @@ class Settings:
         """
         for name in PHASES:
             phase = getattr(self, name)
+            if not isinstance(phase, Phase):
+                raise ValueError(f"{name} must be a Phase, got {phase!r}.")
             integer(f"{name}.epochs", phase.epochs, minimum=0)
             number(f"{name}.learning_rate", phase.learning_rate, "a positive number", _is_positive)
         for name in ("batch_size", "calibrate_every", "calibration_images", "exact_images"):

@@ -257,6 +257,7 @@ def test_the_seed_gives_the_same_totals(tmp_path: pathlib.Path) -> None:
         (["map.densities=[0]"], "map.densities[0] must be a number above 0, up to 1, got 0"),
         (["size=33"], "size must be a multiple of 32, got 33"),
         (["~map"], "option map.layer is missing"),
+        (["map=3"], "map must be a group of options, got 3"),
         (["~seeds"], "option seeds is missing"),
         (["+color=red"], "there is no option color; the options of this command are arch, tracking, networks"),
     ],

@@ -244,6 +244,9 @@ def test_the_summary_of_folds_has_what_is_planned_and_no_more(
         (["evaluated_images=0"], "evaluated_images must be a positive integer, got 0"),
         (["+color=red"], "there is no option color"),
         (["+learner.foo=1"], "there is no option learner.foo"),
+        (["learner=3"], "learner must be a group of options ("),
+        (["targets=3"], "targets must be a group of options, got 3"),
+        (["other_meshes=3"], "other_meshes must be a group of options, got 3"),
     ],
 )
 def test_bad_options_are_refused_by_name(overrides: list[str], message: str) -> None:

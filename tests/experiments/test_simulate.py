@@ -158,6 +158,7 @@ def test_a_platform_that_is_not_there_ends_in_a_message(masks: pathlib.Path, mon
             "be one of npz, onnx, vgg16, mobilenet_v1, resnet50, inceptionnext_t, alexnet, googlenet, got 'vgg17'.",
         ),
         (["workload=npz"], "workload.path must be set: there is no default."),
+        (["figures=3"], "figures must be a group of options (write, layer), got 3."),
         (
             ["workload=npz", "workload.path=nowhere.npz"],
             "path must name an .npz file, got 'nowhere.npz', which is missing",

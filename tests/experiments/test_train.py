@@ -194,6 +194,11 @@ def options(*overrides: str) -> dict[str, Any]:
         (["+phases.last.epochs=1"], "there is no option phases.last"),
         (["+color=red"], "there is no option color; the options of this command are arch, data"),
         (["~seed"], "option seed is missing"),
+        (["phases=null"], "phases must be a group of options, got None"),
+        (["phases.dense=3"], "phases.dense must be a group of options (epochs, learning_rate), got 3"),
+        (["phases.tune.epochs=0"], "phases.sparse.epochs and phases.tune.epochs must be positive"),
+        (["sparsity.cycles=null"], "sparsity.cycles or sparsity.density must be set"),
+        (["data.fold=5"], "data.fold must be below the number of folds, 5, got 5"),
     ],
 )
 def test_bad_options_are_refused_by_name(overrides: list[str], message: str) -> None:

@@ -102,7 +102,7 @@ def test_an_own_test_set_is_kept() -> None:
         ({"seed": -1}, "seed must be a non-negative integer, got -1."),
         ({"folds": 1}, "folds must be at least 2, got 1."),
         ({"folds": 2.5}, "folds must be a positive integer, got 2.5."),
-        ({"fold": 5}, "fold must be below folds, 5, got 5."),
+        ({"fold": 5}, "fold must be below the number of folds, 5, got 5."),
         ({"fold": -1}, "fold must be a non-negative integer, got -1."),
         *(({"validation": x}, "validation must be a number above 0 and below 1, got ") for x in (0, 1, "a", None)),
         ({"folds": 8}, "must have at least 8 images for this split (folds, validation), but class 1 has 7."),

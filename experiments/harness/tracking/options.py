@@ -6,7 +6,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from experiments.harness import command
-from experiments.harness.options import check_names, make
+from experiments.harness.options import check_names, group_of, make
 from experiments.harness.tracking import MODES, Identity, Tracker, Wandb, logged_group, open_tracker
 from phantom_jax.checks import one_of
 
@@ -27,7 +27,7 @@ def tracked(values: dict[str, Any], name: str, directory: pathlib.Path, resume_a
     Raises:
         ValueError: An option of `tracking` is unknown or not valid.
     """
-    options = dict(values["tracking"])
+    options = group_of(values, "tracking")
     backend = one_of("tracking.backend", options.pop("backend", None), ("none", "wandb"))
     group = options.pop("group", None)
     if group is None and command.in_multirun():

@@ -66,7 +66,7 @@ def split(dataset: Dataset, seed: int, fold: int = 0, folds: int = 5, validation
     if integer("folds", folds, minimum=1) < 2:
         raise ValueError(f"folds must be at least 2, got {folds}.")
     if integer("fold", fold, minimum=0) >= folds:
-        raise ValueError(f"fold must be below folds, {folds}, got {fold}.")
+        raise ValueError(f"fold must be below the number of folds, {folds}, got {fold}.")
     share = number("validation", validation, "a number above 0 and below 1", lambda value: 0 < value < 1)
     _check_counts(dataset, max(folds, 4) if dataset.test_images is None else 2)
 
