@@ -90,7 +90,7 @@ for index in range(STEPS):
         calibration = calibrate(model.trace(images[:1]), arch)
     step(model, weights, keep, *batch(index), jax.random.key(index), calibration)
 
-# %% Masks of so many exact cycles, by what has been learned, again as activations move; and training of what is left.
+# %% Masks that meet the target, by what has been learned, chosen again as activations move; what is left is trained.
 scores = CycleAware().scores(model, ())
 weights = nnx.Optimizer(model, optax.adamw(3e-3), wrt=nnx.Param)
 tune = nnx.jit(lambda model, weights, *batch: weights.update(model, nnx.grad(loss)(model, *batch)))

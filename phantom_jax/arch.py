@@ -80,7 +80,7 @@ def check_arch(arch: Phantom2D) -> None:
     """Checks the accelerator that `simulate` and its like are given.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a `Phantom2D`.
     """
     if not isinstance(arch, Phantom2D):
         raise ValueError(f"arch must be a Phantom2D, got {arch!r}.")

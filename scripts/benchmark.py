@@ -265,7 +265,7 @@ def measure_reference(measure: Callable) -> dict:
 
 
 def start(size: int) -> dict:
-    """Counts VGG16 twice in this process, which has done nothing else, and tells what took how long."""
+    """Counts VGG16 twice in this process, which has done nothing else, and reports the times."""
     begin = time.perf_counter()
     import jax
 

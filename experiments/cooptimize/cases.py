@@ -143,7 +143,7 @@ def plan(settings: Settings, arch: Phantom2D, directory: pathlib.Path) -> Iterat
 
 
 def _once(function: Callable[[], Snapshot]) -> Callable[[], Snapshot]:
-    """Returns a function that returns, or raises, what another one does, which is called once at most."""
+    """Caches a function's result or exception."""
 
     @functools.cache
     def ended() -> Snapshot | Exception:

@@ -6,7 +6,7 @@ _OPERAND, _SUM = 8, 24  # bits of a weight or an activation, and of a partial su
 
 
 def area(arch: Phantom2D) -> dict[str, int]:
-    """Returns the area of an accelerator by part, in full adders; a bit of storage counts as one.
+    """Returns the area of an accelerator by part, in full adders; a bit of storage counts as one adder.
 
     This model's choice throughout, for comparing meshes with each other: an estimate of the first order, without wires,
     control, global buffers or memories. Both balances are control, so they cost nothing here. The paper's own figures
@@ -24,7 +24,7 @@ def area(arch: Phantom2D) -> dict[str, int]:
         arch: The accelerator.
 
     Raises:
-        ValueError: `arch` is none.
+        ValueError: `arch` is not a `Phantom2D`.
     """
     check_arch(arch)
     counter = arch.threads.bit_length()

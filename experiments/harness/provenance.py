@@ -17,10 +17,10 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def collect(config: DictConfig) -> dict[str, Any]:
-    """Returns what made a job's results, as plain values.
+    """Returns what made a run's results, as plain values.
 
     Args:
-        config: The whole configuration of the job.
+        config: The whole configuration of the run.
 
     Returns:
         Its settings; a digest of each file or folder that they name; and `versions`.

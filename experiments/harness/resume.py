@@ -20,7 +20,7 @@ def identity(provenance: Mapping[str, Any], may_differ: Collection[str] = ()) ->
 
 
 def of_options(options: Mapping[str, Any], may_differ: Collection[str] = ()) -> dict[str, Any]:
-    """Returns the part of an identity that options are.
+    """Returns the options' part of an identity.
 
     Args:
         options: All options of a command, as plain values.

@@ -69,7 +69,7 @@ class Run:
 
     @functools.cached_property
     def provenance(self) -> dict[str, Any]:
-        """What makes the results, collected when it is asked for first: before anything that was read can change."""
+        """What makes the results; collected on first use, so that later changes of input files do not count."""
         from experiments.harness import provenance
 
         return provenance.collect(self._config)

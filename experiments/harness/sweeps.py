@@ -104,7 +104,7 @@ def _prepare(config: DictConfig) -> None:
     """Makes the configuration of a multirun fit for any launcher.
 
     Its directory becomes absolute, since workers of a cluster may run in another one than the command. Ray starts no
-    dashboard, and is given no size of its object store, in which runs put nothing and which a running cluster refuses.
+    dashboard, and chooses the size of its object store, which runs do not use.
     """
     directory = os.path.abspath(config.hydra.sweep.dir)
     with flag_override(config, ["readonly", "struct"], False):

@@ -42,7 +42,7 @@ class _Elsewhere:
     """
 
     def __call__(self, probabilities: Sequence[jax.Array], share: jax.Array, data: Calibration) -> jax.Array:
-        """Returns a function of the cycles there whose gradient is theirs, times the ratio of both."""
+        """Returns a cost whose gradient is that of those cycles, scaled by the ratio of both."""
         return share * jnp.log(expected_cycles_from(data, probabilities).sum())
 
 

@@ -57,7 +57,7 @@ class Training:
 
 
 def read(options: Mapping[str, Any], loaded: tuple[Dataset, str] | None = None) -> Training:
-    """Returns the job of a configuration.
+    """Returns the training of a configuration.
 
     Args:
         options: The configuration as plain values.
@@ -115,7 +115,7 @@ def load_data(data: Mapping[str, Any]) -> tuple[Dataset, str]:
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:
-    """Returns the library's settings, of all options that are its."""
+    """Returns the library's settings, made from the command's options."""
     groups = {group: group_of(options, group) for group in ("sparsity", "optimizer", "phases", "data")}
     sparsity, optimizer, phases, data = groups.values()
     name = one_of("sparsity.name", sparsity.pop("name", None), ("none", *METHODS))

@@ -45,7 +45,7 @@ class Dense(Design):
 
     @classmethod
     def scaled(cls, multipliers: int = 252) -> "Dense":
-        """Returns the ideal array of so many multipliers."""
+        """Returns the ideal array of `multipliers` multipliers."""
         return cls(multipliers=multipliers)
 
     @property

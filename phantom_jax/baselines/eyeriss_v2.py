@@ -86,7 +86,7 @@ class EyerissV2(Design):
 
     @classmethod
     def scaled(cls, multipliers: int = 252) -> "EyerissV2":
-        """Returns the design with clusters and PEs of about so many multipliers, results scaled to just so many.
+        """Returns the design with clusters and PEs of about `multipliers`; results are scaled to that number.
 
         For 252: 14 clusters of 9 PEs, which are 252.
         """

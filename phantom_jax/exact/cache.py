@@ -17,10 +17,10 @@ def enable_cache() -> None:
     """Points JAX's persistent compilation cache at the user's cache directory, unless it points somewhere already.
 
     The environment variable `PHANTOM_JAX_CACHE` names another directory, or is `off`. JAX has one cache per process,
-    so other functions that the process compiles are kept there too. Who has no cache directory goes without.
+    so other functions that the process compiles are kept there too. Without a cache directory there is no cache.
 
     Raises:
-        ValueError: `PHANTOM_JAX_CACHE` names what is no directory, or cannot be written.
+        ValueError: `PHANTOM_JAX_CACHE` does not name a directory that can be written.
     """
     wanted = os.environ.get(ENVIRONMENT, "")
     if wanted == "off" or jax.config.values["jax_compilation_cache_dir"] is not None:

@@ -76,15 +76,15 @@ def lower_weights(layer: Layer, arch: Phantom2D) -> Kernels:
 
 def lower_activations(layer: Layer, arch: Phantom2D, image: int) -> Windows:
     """Returns the activation windows of one image: positions in row-major order, chunked and packed."""
-    cut = streams(layer, arch)
+    found = streams(layer, arch)
     view = window_view(layer, nonzero(layer.activations[image]))
     lines = view.shape[0]  # along the first output axis
-    per_line = cut.positions // lines
-    step = max(1, _SLAB_BYTES // (per_line * cut.groups * layer.reduction))
-    words = np.empty((cut.groups, cut.chunks, cut.positions, arch.pes, _column_words(arch)), _word_dtype(arch))
-    tap_sums = np.zeros((cut.groups, layer.reduction), np.int64)
+    per_line = found.positions // lines
+    step = max(1, _SLAB_BYTES // (per_line * found.groups * layer.reduction))
+    words = np.empty((found.groups, found.chunks, found.positions, arch.pes, _column_words(arch)), _word_dtype(arch))
+    tap_sums = np.zeros((found.groups, layer.reduction), np.int64)
     for line in range(0, lines, step):
-        slab = view[line : line + step].reshape(-1, cut.groups, layer.reduction)
+        slab = view[line : line + step].reshape(-1, found.groups, layer.reduction)
         tap_sums += np.count_nonzero(slab, axis=0)
         packed = _pack(slab, 2, arch)  # [positions of the slab, groups, G, P, W]
         words[:, :, line * per_line : line * per_line + len(slab)] = packed.transpose(1, 2, 0, 3, 4)

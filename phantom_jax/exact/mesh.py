@@ -37,39 +37,39 @@ class MeshCycles:
     idle: int  # cores without work in a round
 
 
-def map_layer(cut: Streams, loads: Int[np.ndarray, "filters jobs_or_one"], arch: Phantom2D) -> Mapping:
+def map_layer(streams: Streams, loads: Int[np.ndarray, "filters jobs_or_one"], arch: Phantom2D) -> Mapping:
     """Chooses what the rows share out, orders the filters and places the jobs.
 
     Args:
-        cut: How the layer is cut into jobs.
+        streams: How the layer is cut into jobs.
         loads: Ones among the kernel bits of each job, or of all jobs of a filter alike.
         arch: The accelerator.
     """
-    row_axis, dense_cycles = choose_row_axis(cut, arch)
+    row_axis, dense_cycles = choose_row_axis(streams, arch)
     order = _filter_order(loads, arch)
     return Mapping(
         row_axis=row_axis,
-        segments=cut_segments(cut.length, arch.rows if row_axis == "segments" else 1),
+        segments=cut_segments(streams.length, arch.rows if row_axis == "segments" else 1),
         dense_cycles=dense_cycles,
         order=order,
-        job_rows=place_jobs(np.broadcast_to(loads, (cut.filters, cut.jobs))[order], arch)
+        job_rows=place_jobs(np.broadcast_to(loads, (streams.filters, streams.jobs))[order], arch)
         if row_axis == "jobs"
         else None,
     )
 
 
-def choose_row_axis(cut: Streams, arch: Phantom2D) -> tuple[str, int]:
+def choose_row_axis(streams: Streams, arch: Phantom2D) -> tuple[str, int]:
     """Returns the row axis with the fewest blocks on the critical path, and the dense cycles that it leads to."""
-    longest = -(-cut.length // arch.rows)  # of the segments
-    blocks, segment_blocks = -(-cut.length // arch.lookahead), -(-longest // arch.lookahead)
+    longest = -(-streams.length // arch.rows)  # of the segments
+    blocks, segment_blocks = -(-streams.length // arch.lookahead), -(-longest // arch.lookahead)
     steps = {  # jobs one after the other on the busiest core
-        "jobs": _rounds("jobs", cut, arch) * -(-cut.jobs // arch.rows),
-        "filters": _rounds("filters", cut, arch) * cut.jobs,
-        "segments": _rounds("segments", cut, arch) * cut.jobs,
+        "jobs": _rounds("jobs", streams, arch) * -(-streams.jobs // arch.rows),
+        "filters": _rounds("filters", streams, arch) * streams.jobs,
+        "segments": _rounds("segments", streams, arch) * streams.jobs,
     }
     critical = {axis: steps[axis] * (segment_blocks if axis == "segments" else blocks) for axis in ROW_AXES}
     row_axis = min(ROW_AXES, key=lambda axis: critical[axis])  # of equals, the first
-    return row_axis, steps[row_axis] * (longest if row_axis == "segments" else cut.length)
+    return row_axis, steps[row_axis] * (longest if row_axis == "segments" else streams.length)
 
 
 def cut_segments(length: int, rows: int) -> list[tuple[int, int]]:
@@ -137,8 +137,8 @@ def _filters_per_round(row_axis: str, arch: Phantom2D) -> int:
     return arch.cores if row_axis == "filters" else arch.cols
 
 
-def _rounds(row_axis: str, cut: Streams, arch: Phantom2D) -> int:
-    return -(-cut.filters // _filters_per_round(row_axis, arch))
+def _rounds(row_axis: str, streams: Streams, arch: Phantom2D) -> int:
+    return -(-streams.filters // _filters_per_round(row_axis, arch))
 
 
 def _filter_order(loads: Int[np.ndarray, "filters jobs_or_one"], arch: Phantom2D) -> Int[np.ndarray, " filters"]:

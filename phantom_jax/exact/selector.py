@@ -55,7 +55,7 @@ def issue_cycles(counts: Sequence[int], selector: str, threads: int) -> list[int
 class Automaton:
     """The selector as a table: what an entry of count 1, 2, ... T does to the open bins.
 
-    States stand in the order in which they are first met, so those that so many entries can lead to come first.
+    States stand in the order in which they are first met, so those that few entries lead to come first.
     """
 
     after: Int[np.ndarray, "states threads"]  # the next state, or -1 where no block is long enough to get there

@@ -55,7 +55,7 @@ def run_tiles(
 
 
 def compiled(kernel: Callable[..., Any], bitwise: bool = False, **options: Any) -> Callable[..., Any]:
-    """Returns a kernel compiled for the devices at hand, once per process and set of options.
+    """Returns a kernel compiled for the available devices, once per process and set of options.
 
     Where there are several devices, it takes and returns arrays with a leading axis of one entry per device. A
     `bitwise` kernel has words of 64 bits and, on CPUs, the widest vectors, which XLA does not choose by itself.
@@ -99,7 +99,7 @@ def overlapped(function: Callable[[Tile], Result], items: Iterable[Tile]) -> Ite
 def _in_order(
     pool: concurrent.futures.Executor, function: Callable[[Tile], Result], items: Iterable[Tile], ahead: int
 ) -> Iterator[Result]:
-    """Yields `function(item)` in order, with at most so many later items begun."""
+    """Yields `function(item)` in order, with at most `ahead` later items begun."""
     pending: list[concurrent.futures.Future] = []
     try:
         for item in items:
@@ -114,7 +114,7 @@ def _in_order(
 
 
 def batches(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
-    """Yields tiles so many at a time, the last ones fewer."""
+    """Yields tiles in groups of `size`, the last one smaller."""
     batch: list[Tile] = []
     for tile in tiles:
         batch.append(tile)

@@ -69,8 +69,8 @@ def count_tile(
 class WordCounter:
     """Counts the job cycles of a layer, image by image, with entries as words of T bits."""
 
-    def __init__(self, layer: Layer, cut: Streams, arch: Phantom2D) -> None:
-        self._layer, self._cut, self._arch = layer, cut, arch
+    def __init__(self, layer: Layer, streams: Streams, arch: Phantom2D) -> None:
+        self._layer, self._cut, self._arch = layer, streams, arch
         self._kernels = lower_weights(layer, arch)
         loads = self._kernels.chunk_loads.swapaxes(1, 2).reshape(self._cut.filters, -1)  # [K, G]
         # Ones among the kernel bits: of each job, or of all jobs of a filter where streams run along chunks.
@@ -79,36 +79,37 @@ class WordCounter:
 
     def count(self, image: int, segments: list[tuple[int, int]]) -> JobCycles:
         """Counts the cycles of every job for one image, its stream cut into the given non-empty segments."""
-        arch, cut, kernels = self._arch, self._cut, self._kernels
+        arch, streams, kernels = self._arch, self._cut, self._kernels
         windows = lower_activations(self._layer, arch, image)
         lookahead = arch.lookahead
         if lookahead > _LONG_LOOKAHEAD:
-            lookahead = min(lookahead, max(_LONG_LOOKAHEAD, _power_of_two(cut.length)))
+            lookahead = min(lookahead, max(_LONG_LOOKAHEAD, _power_of_two(streams.length)))
         cuts = Blocks.of(segments, lookahead, trim=False)  # of one shape for streams of any length
         segment_blocks = np.bincount(cuts.segment)
         blocks = len(cuts.segment)
-        filters_per_group = cut.filters // cut.groups
+        filters_per_group = streams.filters // streams.groups
 
         # Units are blocks of jobs, [groups * J * blocks]. A unit's kernel row depends on its chunk (streams along
         # positions) or on its group and block (streams along chunks).
-        if cut.axis == "positions":
-            masks = windows.words.reshape(-1, cut.positions, *windows.words.shape[3:])
+        if streams.axis == "positions":
+            masks = windows.words.reshape(-1, streams.positions, *windows.words.shape[3:])
             rows = kernels.words.reshape(-1, 1, *kernels.words.shape[2:])
             rows = np.repeat(rows, arch.pes, axis=1) if arch.intra_balance else rows
-            unit_rows = np.repeat(np.arange(cut.groups * cut.chunks), blocks)
+            unit_rows = np.repeat(np.arange(streams.groups * streams.chunks), blocks)
         else:
-            masks = windows.words.swapaxes(1, 2).reshape(-1, cut.chunks, *windows.words.shape[3:])
+            masks = windows.words.swapaxes(1, 2).reshape(-1, streams.chunks, *windows.words.shape[3:])
             rows = cuts.take(kernels.words, 1).reshape(-1, lookahead, *kernels.words.shape[2:])
-            unit_rows = np.arange(cut.groups * blocks).reshape(cut.groups, 1, blocks)
-            unit_rows = np.broadcast_to(unit_rows, (cut.groups, cut.jobs, blocks)).reshape(-1)
+            unit_rows = np.arange(streams.groups * blocks).reshape(streams.groups, 1, blocks)
+            unit_rows = np.broadcast_to(unit_rows, (streams.groups, streams.jobs, blocks)).reshape(-1)
         units = cuts.take(masks, 1).reshape(-1, lookahead, *masks.shape[2:])
         rows, units = rotate(rows, arch.intra_balance, 1), rotate(units, arch.intra_balance, 1)
 
         # A unit belongs to a job's segment; sums over units are kept per segment, as [groups * J * segments, K/groups].
         unit_segments = np.repeat(
-            np.arange(cut.groups * cut.jobs * len(segments)), np.tile(segment_blocks, cut.groups * cut.jobs)
+            np.arange(streams.groups * streams.jobs * len(segments)),
+            np.tile(segment_blocks, streams.groups * streams.jobs),
         )
-        worked = np.zeros((cut.groups * cut.jobs * len(segments), filters_per_group), np.int64)
+        worked = np.zeros((streams.groups * streams.jobs * len(segments), filters_per_group), np.int64)
         working_blocks = np.zeros_like(worked)
         bins = 0
         for ids, filters, tile_worked, tile_working, tile_bins in _tiles(rows, units, unit_rows, unit_segments, arch):
@@ -117,8 +118,8 @@ class WordCounter:
             bins += tile_bins
 
         def by_filter(sums: np.ndarray) -> np.ndarray:
-            sums = sums.reshape(cut.groups, cut.jobs, len(segments), filters_per_group)
-            return sums.transpose(0, 3, 1, 2).reshape(cut.filters, cut.jobs, len(segments))
+            sums = sums.reshape(streams.groups, streams.jobs, len(segments), filters_per_group)
+            return sums.transpose(0, 3, 1, 2).reshape(streams.filters, streams.jobs, len(segments))
 
         bubbles = (self.loads > 0)[:, :, None] * segment_blocks - by_filter(working_blocks)
         return JobCycles(

@@ -120,7 +120,7 @@ def _checked(layers: Layer | Iterable[Layer], arch: Phantom2D) -> list[tuple[Lay
 
 
 def _check_probabilities(argument: str, values: Any, hint: str = "") -> None:
-    """Refuses what is no probability; traced values are not known yet."""
+    """Raises unless values are probabilities. Traced values are not checked."""
     if not (jnp.issubdtype(values.dtype, jnp.bool_) or jnp.issubdtype(values.dtype, jnp.number)) or jnp.issubdtype(
         values.dtype, jnp.complexfloating
     ):

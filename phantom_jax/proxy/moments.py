@@ -46,7 +46,7 @@ class Moments:
         covariance -= slope[:, None] * slope
         third = self.third
         if third is not None:
-            # What the load takes away: its own part, and that of the variance, which grows with it; no more than all.
+            # Conditioning on the load removes its skewness and the growth of variance with it, at most all.
             total, rest = slope.sum(0), jnp.maximum(covariance.sum((0, 1)), 0)
             growth = standard_deviation(loads.variance) * inverse(loads.mean)
             left = third - total**3 * skewness(loads.third, loads.variance) - 3 * total * growth * rest

@@ -37,10 +37,10 @@ class Plan:
     @classmethod
     def of(cls, layer: Layer, has_probable_activations: bool, arch: Phantom2D) -> "Plan":
         """Plans a layer as `simulate` maps it."""
-        cut = streams(layer, arch)
-        row_axis, _ = choose_row_axis(cut, arch)
-        segments = tuple(cut_segments(cut.length, arch.rows if row_axis == "segments" else 1))
-        return cls(tuple(layer.weights.shape), cut, row_axis, segments, has_probable_activations, arch)
+        found = streams(layer, arch)
+        row_axis, _ = choose_row_axis(found, arch)
+        segments = tuple(cut_segments(found.length, arch.rows if row_axis == "segments" else 1))
+        return cls(tuple(layer.weights.shape), found, row_axis, segments, has_probable_activations, arch)
 
     @property
     def reduction(self) -> int:

@@ -1,6 +1,6 @@
 """Layers of one chunk, such as depthwise ones: a column's time is a function of one kernel pattern (SPEC 8.3).
 
-Its whole distribution is at hand, together with that of the filter's load. So rounds need no moments: the chance that a
+Its whole distribution is known, together with that of the filter's load. So rounds need no moments: the chance that a
 round takes at most t cycles is a product over filters. Level-2 balance puts a filter into a round by its load and by
 the others': how many of these come first has a mean and a variance, mostly shared by all filters.
 """

@@ -9,7 +9,7 @@ from phantom_jax.promotion import promotion
 
 
 def additive_adam(learning_rate: float) -> optax.GradientTransformation:
-    """Returns Adam for logits that are sums: of a part of each weight's own, one of its filter and one of its channel.
+    """Returns Adam for logits that are sums of three parts: the weight's, its filter's, its input channel's.
 
     The parts are not kept: their updates are those that Adam would make of them, and a logit moves by their sum. What
     all weights of a filter, or of an input channel, have to gain or to lose together moves them together, which the

@@ -78,7 +78,7 @@ def keep_density(scores: Mapping[str, np.ndarray], density: float) -> dict[str, 
 def keep_cycles(
     scores: Mapping[str, np.ndarray], layers: Sequence[Layer], arch: Phantom2D, cycles: float, start: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Returns masks, by score, that take so many exact cycles, or all ones if those take no more.
+    """Returns masks, by score, that take `cycles` exact cycles, or all ones if those take no more.
 
     Cycles grow with the weights that are kept, if not always by each of them, so the number of weights is searched: in
     strides until it is enclosed, then by interpolation and bisection in turn. The masks are the nearest that the search
@@ -101,7 +101,7 @@ def keep_cycles(
     named = layers_by_name(layers)
     places = places_by_score(arrays_by_name("scores", scores, shapes_of(named)))
     masks, error = _search(places, list(named.values()), arch, cycles, start)
-    # Masks with a weight in each layer that take so many cycles show that these can be meant.
+    # Masks with a weight in each layer that take no more show that such cycles can be meant.
     if error > _CLOSE * cycles or not all(mask.any() for mask in masks.values()):
         least = least_cycles(layers, arch)
         if cycles < least:

@@ -61,7 +61,8 @@ def cycle_penalty(
 
     The weight is set by a controller: it is a Lagrange multiplier, which grows while more cycles are expected than
     wanted and shrinks while fewer are, times a factor for how far off they are now. It stays within a factor of 10,000
-    of the first weight, so that a target out of reach leaves numbers finite, and one that is met early can come back.
+    of the first weight, so that a target out of reach leaves numbers finite, and the weight can recover after a target
+    is met early.
 
     The transformation is for parameters that are logits: a mapping of layers' names to arrays, or the `Keep` variables
     of a `Masked` network; a leaf belongs to the layer whose name is last among the keys on the path to it. `update`

@@ -61,7 +61,7 @@ class DensePhase:
         """
 
     def is_due(self, since: int) -> bool:
-        """Returns whether `prepare` is to be called before the step so many steps into the phase."""
+        """Returns whether `prepare` is to be called before a step of the phase, given the steps since its begin."""
         return False
 
     def prepare(self, model: Masked, since: int) -> dict[str, Any]:

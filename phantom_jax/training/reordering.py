@@ -91,7 +91,7 @@ def reorder(
 
     Raises:
         ValueError: `model` is no masked network or still learns what to keep, `channels` name what it does not have or
-            leave out what knows them, so that its outputs change, or another argument is not valid.
+            omit a layer or module that uses these channels, so that outputs change, or another argument is not valid.
     """
     if not isinstance(model, Masked) or model.keep:
         raise ValueError(f"model must be a Masked network with masks that are set, got {type(model).__name__}.")

@@ -25,9 +25,9 @@ class Phase:
 class Settings:
     """A training run; numbers are checked.
 
-    A dense network is trained, then made sparse by a method, then trained on with masks that are adjusted until 0.9 of
-    that phase: activations change, and with them the cycles of a mask. Without a method there is a dense phase alone,
-    unless activations are penalized: then they are made sparse in the other phases, and weights are left as they are.
+    A dense network is trained, then made sparse by a method, then trained further. Masks are adjusted during the first
+    90% of that phase: activations change, and with them the cycles of a mask. Without a method there is a dense phase
+    alone, unless activations are penalized: then they are made sparse in the other phases. Weights stay as they are.
     """
 
     dense: Phase

@@ -41,7 +41,7 @@ SMALL = (
 
 
 @pytest.mark.slow
-def test_the_job_compares_writes_and_goes_on_where_it_was_interrupted(tmp_path: pathlib.Path) -> None:
+def test_the_command_compares_writes_and_resumes_where_it_was_interrupted(tmp_path: pathlib.Path) -> None:
     done = commands.run("cooptimize", tmp_path, *SMALL)
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "out"
@@ -108,7 +108,7 @@ def test_points_are_methods_with_targets_and_patterns() -> None:
     assert fast.folds == (0,)
 
 
-def test_folds_as_jobs_of_a_sweep_have_one_summary(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folds_as_runs_of_a_sweep_have_one_summary(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     for fold in (0, 1):
         write_job(tmp_path / str(fold), fold)
     Folds().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))

@@ -119,7 +119,7 @@ def test_multirun_over_presets(tmp_path: pathlib.Path, masks: pathlib.Path, monk
     assert lookaheads == [9, 18, 27]
 
 
-def test_a_failing_job_does_not_stop_a_multirun(
+def test_a_failing_run_does_not_stop_a_multirun(
     tmp_path: pathlib.Path, masks: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

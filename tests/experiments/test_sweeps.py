@@ -173,7 +173,7 @@ def test_a_killed_sweep_resumes_and_repeats_nothing(tmp_path: pathlib.Path) -> N
     assert rows == {str(number): number + 1 for number in range(20)}
 
 
-def test_a_job_is_passed_over_only_where_its_own_results_are(
+def test_a_run_is_skipped_only_where_its_own_results_are(
     tmp_path: pathlib.Path, composed: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "output_directory", lambda: tmp_path)
@@ -205,7 +205,7 @@ def test_a_job_is_passed_over_only_where_its_own_results_are(
         assert is_run()
 
 
-def test_inputs_are_told_by_their_contents(tmp_path: pathlib.Path) -> None:
+def test_inputs_are_reported_by_their_contents(tmp_path: pathlib.Path) -> None:
     config = OmegaConf.create({"data": {"dir": "pictures"}, "masks": ["iid"]})
     (tmp_path / "pictures/cats").mkdir(parents=True)
     seen = []
@@ -284,7 +284,7 @@ def test_a_bug_in_a_run_of_a_sweep_is_reported_with_its_traceback(
     assert not (tmp_path / "error.txt").exists()
 
 
-def test_a_missing_launcher_is_told_with_its_extra(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_launcher_is_reported_with_its_extra(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> None:
         raise HydraException("Could not find 'hydra/launcher/submitit_slurm'")
 

@@ -56,7 +56,7 @@ def tell_all(tracker: Tracker, directory: pathlib.Path) -> None:
     tracker.artifact("masks", directory / "masks.npz", "masks")
 
 
-def test_a_log_holds_what_was_told_in_order(tmp_path: pathlib.Path) -> None:
+def test_a_log_holds_what_was_reported_in_order(tmp_path: pathlib.Path) -> None:
     with open_tracker(tmp_path, IDENTITY) as tracker:
         tell_all(tracker, tmp_path)
         tracker.log({"loss": np.float32(0.25), "cycles": jnp.int32(3), "kind": "iid", "ratio": None}, np.int64(1))
@@ -83,7 +83,7 @@ def test_a_log_holds_what_was_told_in_order(tmp_path: pathlib.Path) -> None:
     ]
 
 
-def test_each_record_is_on_disk_once_it_was_told(tmp_path: pathlib.Path) -> None:
+def test_each_record_is_on_disk_once_it_was_reported(tmp_path: pathlib.Path) -> None:
     with open_tracker(tmp_path, IDENTITY) as tracker:
         for step in range(3):
             tracker.log({"loss": 0.0}, step)
@@ -496,7 +496,7 @@ def masks(tmp_path: pathlib.Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_is_a_group_of_one_run_per_job(
+def test_a_sweep_is_a_group_of_one_run_each(
     tmp_path: pathlib.Path, masks: list[str], quiet_network: Mapping[str, str]
 ) -> None:
     sweep = ["--multirun", "seed=3,4", "hydra.sweep.dir=sweeps/seeds", "tracking.tags=[a,b]"]

@@ -219,7 +219,7 @@ UNREAD = [
 
 
 @pytest.mark.parametrize(("operator", "domain", "inputs", "attributes"), UNREAD)
-def test_all_that_reads_a_matrix_is_told(operator: str, domain: str, inputs: Any, attributes: Any) -> None:
+def test_all_that_reads_a_matrix_is_reported(operator: str, domain: str, inputs: Any, attributes: Any) -> None:
     """These nodes are not run: most want inputs that are beside the point."""
     node = helper.make_node(operator, inputs, ["y"], domain=domain, **attributes)
     harmless = helper.make_node("Add", ["x", "w"], ["z"])
@@ -355,7 +355,7 @@ def test_the_branch_of_an_if_that_runs_is_taken(chosen: bool, constant: bool) ->
     assert not traced.skipped
 
 
-def test_bodies_of_loops_are_told() -> None:
+def test_bodies_of_loops_are_reported() -> None:
     body = helper.make_graph(
         [helper.make_node("MatMul", ["h", "w"], ["out"]), helper.make_node("Identity", ["c"], ["more"]),
          helper.make_node("Add", ["h", "w"], ["sum"])],

@@ -441,7 +441,7 @@ def test_where_images_are_can_be_said() -> None:
         np.testing.assert_array_equal(layer.activations, np.swapaxes(steps, 0, 1) != 0)
 
 
-def test_a_lost_trail_of_images_is_told() -> None:
+def test_a_lost_trail_of_images_is_reported() -> None:
     def lost(x: Any) -> Any:
         parts = x.reshape(2, 2, 6)[::-1].reshape(4, 6)  # the batch as two axes, one of which turns
         return parts.reshape(2, 2, 6) @ WEIGHTS
@@ -484,7 +484,7 @@ def test_a_lost_trail_of_images_is_told() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_makes_no_layer_is_told(fn: Callable[..., Any], args: Any, shapes: int, reason: str) -> None:
+def test_what_makes_no_layer_is_reported(fn: Callable[..., Any], args: Any, shapes: int, reason: str) -> None:
     with pytest.warns(UserWarning, match="what makes no layer is left out:") as told:
         traced = trace(fn, *args)
     assert told[0].filename == __file__
@@ -498,7 +498,7 @@ def test_what_makes_no_layer_is_told(fn: Callable[..., Any], args: Any, shapes: 
     np.testing.assert_allclose(traced.outputs, fn(*args), rtol=1e-5)
 
 
-def test_all_that_another_primitive_holds_is_told() -> None:
+def test_all_that_another_primitive_holds_is_reported() -> None:
     def solve(b: Any) -> jax.Array:
         return lax.custom_linear_solve(jax.jit(lambda x: WEIGHTS @ x), b, lambda _, y: y, lambda _, y: y)
 
@@ -734,7 +734,7 @@ def test_traced_arguments() -> None:
         jax.grad(lambda w: trace(lambda x: x @ w, INPUTS).outputs.sum())(WEIGHTS)
 
 
-def test_what_cannot_be_seen_into_is_told() -> None:
+def test_what_cannot_be_seen_into_is_reported() -> None:
     weights = jnp.ones((3, 2))
     exported = jax.export.export(jax.jit(lambda x: x @ weights))(jnp.ones((2, 3)))
     with pytest.warns(UserWarning, match="call_exported"):

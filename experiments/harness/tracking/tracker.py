@@ -30,7 +30,7 @@ class Tracker:
             resume_after: The last step that the run has behind it; None if it begins.
 
         Raises:
-            ValueError: `resume_after` is no step.
+            ValueError: `resume_after` is not a step.
         """
         self._least_step = 0 if resume_after is None else integer("resume_after", resume_after, minimum=0) + 1
         self._backends: dict[str, Backend] = {}
@@ -132,7 +132,7 @@ class Tracker:
 
     @contextlib.contextmanager
     def _guarded(self, name: str) -> Iterator[None]:
-        """Tells of an exception, and drops the backend that raised it."""
+        """Reports an exception, and drops the backend that raised it."""
         try:
             yield
         except Exception as error:
@@ -162,7 +162,7 @@ def open_tracker(
         resume_after: The last step that the run has behind it; None if it begins.
 
     Raises:
-        ValueError: `resume_after` is no step.
+        ValueError: `resume_after` is not a step.
     """
     openers: dict[str, Callable[[], Backend]] = {
         "log.jsonl": functools.partial(JsonLines, directory / "log.jsonl", identity, resume_after)

@@ -31,13 +31,13 @@ FIELDS = 4  # fields per word
 
 TILE_FIELDS, TILE_FILTERS = 32, 64  # of streams along positions: fields of windows, and filters
 TILES, WINDOW_TILES = 16, 8  # per call: tiles, and windows that they may choose from
-# A tile of streams along chunks: a word's fields, bytes of eight filters, and at most so many positions.
+# A tile of streams along chunks: a word's fields, bytes of eight filters, and at most this many positions.
 CHUNK_TILE_BYTES, CHUNK_TILE_POSITIONS = 32, LONGEST_LOOKAHEAD
 
 # Longer blocks step in a loop: one expression of them is more than XLA compiles well.
 _UNROLLED_LOOKAHEAD = {"in_order": 27, "out_of_order": 32}
 _EACH_FIELD = 0x0001_0001_0001_0001
-_TOTAL_BITS = 6  # above the ten bits of its cycles, a field holds so many bits of the word's totals
+_TOTAL_BITS = 6  # above the ten bits of its cycles, a field holds this many bits of the word's totals
 _BINS_BITS = 14  # of the totals, for bins; the rest counts blocks without work
 
 
@@ -213,7 +213,7 @@ class _CarrySaveTotal:
             self.add(b ^ ((a ^ b) & (b ^ c)), level + 1)
 
     def planes(self, zeros: Array, digits: int) -> list[Array]:
-        """Returns the total as so many bit planes, lowest first."""
+        """Returns the total as bit planes, lowest first."""
         level = 0
         while level < len(self._levels):
             if len(self._levels[level]) == 2:

@@ -30,18 +30,18 @@ def covers_arch(arch: Phantom2D) -> bool:
     return (arch.pes, arch.threads) == (lanes.PES, lanes.THREADS) and arch.lookahead <= lanes.LONGEST_LOOKAHEAD
 
 
-def covers(cut: Streams, arch: Phantom2D) -> bool:
+def covers(streams: Streams, arch: Phantom2D) -> bool:
     """Whether a layer's jobs are to be counted by lanes.
 
     Streams along chunks of many small groups are not: each group takes a tile of its own, mostly empty.
     """
-    few = cut.groups > 1 and cut.filters // cut.groups < lanes.TILE_FILTERS
-    return covers_arch(arch) and not (few and cut.axis == "chunks")
+    few = streams.groups > 1 and streams.filters // streams.groups < lanes.TILE_FILTERS
+    return covers_arch(arch) and not (few and streams.axis == "chunks")
 
 
-def lane_counter(layer: Layer, cut: Streams, arch: Phantom2D) -> "PositionCounter | ChunkCounter":
+def lane_counter(layer: Layer, streams: Streams, arch: Phantom2D) -> "PositionCounter | ChunkCounter":
     """Returns what counts the job cycles of a layer, image by image."""
-    return PositionCounter(layer, cut, arch) if cut.axis == "positions" else ChunkCounter(layer, cut, arch)
+    return PositionCounter(layer, streams, arch) if streams.axis == "positions" else ChunkCounter(layer, streams, arch)
 
 
 class _Fields:
@@ -74,7 +74,7 @@ class _Fields:
 def _job_cycles(
     lasted: np.ndarray, loads: np.ndarray, fields: _Fields, working: int, bins: int, effectual: int
 ) -> JobCycles:
-    """Takes away what fields count for blocks that do not exist, and what jobs without weights would have lasted.
+    """Removes padding blocks and jobs without weights.
 
     Args:
         lasted: Cycles of all fields, per filter, job and segment; one for each block without work.
@@ -100,18 +100,18 @@ class PositionCounter:
     group after group.
     """
 
-    def __init__(self, layer: Layer, cut: Streams, arch: Phantom2D) -> None:
-        self._layer, self._cut, self._arch = layer, cut, arch
+    def __init__(self, layer: Layer, streams: Streams, arch: Phantom2D) -> None:
+        self._layer, self._cut, self._arch = layer, streams, arch
         self._kernel = layer.weights.shape[:-2] if layer.is_conv else ()
         self._taps, channels = math.prod(self._kernel), layer.weights.shape[-2]
         common = math.gcd(lanes.SLOTS, self._taps)
         self._phases = lanes.SLOTS // common
         self._used_phases = min(self._phases, channels)
-        self._classes = min(self._taps // common, cut.chunks)
+        self._classes = min(self._taps // common, streams.chunks)
         self._per_group = -(-channels // self._phases)  # rows
-        self._rows = cut.groups * self._per_group
+        self._rows = streams.groups * self._per_group
         self._row_bytes = -(-self._rows // 8)
-        self._filters = cut.filters // cut.groups
+        self._filters = streams.filters // streams.groups
         self._pack_kernels()
 
     def _slots(self) -> Iterator[tuple[int, int, int, tuple[int, ...]]]:
@@ -263,14 +263,14 @@ def _calls(units: int, width: int, filter_tiles: int) -> Iterator[tuple[range, r
 class ChunkCounter:
     """Counts jobs that stream along chunks, each a position."""
 
-    def __init__(self, layer: Layer, cut: Streams, arch: Phantom2D) -> None:
-        self._layer, self._cut, self._arch = layer, cut, arch
-        self._filters = cut.filters // cut.groups
+    def __init__(self, layer: Layer, streams: Streams, arch: Phantom2D) -> None:
+        self._layer, self._cut, self._arch = layer, streams, arch
+        self._filters = streams.filters // streams.groups
         weights = nonzero(layer.weights)
         kernel = weights.shape[:-2]
-        rows = weights.reshape(-1, cut.groups, self._filters)  # [taps * Cin/groups, groups, filters]
-        packed = np.empty((len(rows), cut.groups, -(-self._filters // 8)), np.uint8)
-        loads = np.zeros((cut.groups, self._filters), np.int64)
+        rows = weights.reshape(-1, streams.groups, self._filters)  # [taps * Cin/groups, groups, filters]
+        packed = np.empty((len(rows), streams.groups, -(-self._filters // 8)), np.uint8)
+        loads = np.zeros((streams.groups, self._filters), np.int64)
         for start in range(0, len(rows), _SLAB_ROWS):
             slab = rows[start : start + _SLAB_ROWS]
             packed[start : start + _SLAB_ROWS] = np.packbits(slab, axis=-1, bitorder="little")
@@ -278,36 +278,36 @@ class ChunkCounter:
         packed = packed.reshape(*kernel, weights.shape[-2], *packed.shape[1:])
         # Into the order of the reduction axis: [groups, Rd, bytes of filters].
         axes = (len(kernel) + 1, len(kernel), *reversed(range(len(kernel))), len(kernel) + 2)
-        self._kernels = packed.transpose(axes).reshape(cut.groups, layer.reduction, -1)
+        self._kernels = packed.transpose(axes).reshape(streams.groups, layer.reduction, -1)
         self._tap_sums = np.bitwise_count(self._kernels).sum(-1, dtype=np.int64)
         self.nonzero_weights = int(self._tap_sums.sum())
         self.loads = loads.reshape(-1, 1)  # all jobs of a filter are the same kernel
 
     def count(self, image: int, segments: list[tuple[int, int]]) -> JobCycles:
         """Counts the cycles of every job for one image, its stream cut into the given non-empty segments."""
-        cut, lookahead = self._cut, self._arch.lookahead
+        streams, lookahead = self._cut, self._arch.lookahead
         fields = _Fields(segments, lookahead)
-        positions, slots = cut.positions, lanes.SLOTS
+        positions, slots = streams.positions, lanes.SLOTS
         view = window_view(self._layer, nonzero(self._layer.activations[image]))
-        windows = view.reshape(positions, cut.groups, -1).swapaxes(0, 1)  # [groups, N, Rd], few of them
+        windows = view.reshape(positions, streams.groups, -1).swapaxes(0, 1)  # [groups, N, Rd], few of them
         width = lanes.CHUNK_TILE_BYTES
         words = -(-fields.count // lanes.FIELDS)
 
         # A word of the windows holds a bit for each block of its four fields: [groups, words, N, L, 9].
-        spread = np.zeros((cut.groups, positions, slots, words * lanes.FIELDS, fields.length), bool)
-        by_chunk = np.zeros((cut.groups, positions, cut.chunks * slots), bool)
+        spread = np.zeros((streams.groups, positions, slots, words * lanes.FIELDS, fields.length), bool)
+        by_chunk = np.zeros((streams.groups, positions, streams.chunks * slots), bool)
         by_chunk[:, :, : windows.shape[-1]] = windows
-        by_chunk = by_chunk.reshape(cut.groups, positions, cut.chunks, slots).swapaxes(2, 3)
+        by_chunk = by_chunk.reshape(streams.groups, positions, streams.chunks, slots).swapaxes(2, 3)
         fields.spread(by_chunk, spread[..., : fields.count, :])
-        spread = spread.reshape(cut.groups, positions, slots, words, lanes.FIELDS * lanes.FIELD, lookahead)
+        spread = spread.reshape(streams.groups, positions, slots, words, lanes.FIELDS * lanes.FIELD, lookahead)
         packed = np.packbits(spread.transpose(0, 3, 1, 5, 2, 4), axis=-1, bitorder="little")
         window_words = np.ascontiguousarray(packed).view("<u8")[..., 0]
 
         bytes_ = self._kernels.shape[-1]
-        cycles = np.zeros((cut.groups, positions, len(segments), -(-bytes_ // width) * width, 8), np.int64)
+        cycles = np.zeros((streams.groups, positions, len(segments), -(-bytes_ // width) * width, 8), np.int64)
         tiles = [
             (group, word, first)
-            for group in range(cut.groups)
+            for group in range(streams.groups)
             for first in range(0, bytes_, width)
             for word in range(words)
         ]
@@ -339,7 +339,7 @@ class ChunkCounter:
                 segment = fields.segment[index]
                 cycles[group, :, segment, first : first + width] += tile_cycles[:, index % lanes.FIELDS]
 
-        cycles = cycles.reshape(cut.groups, positions, len(segments), -1)[..., : self._filters]
-        cycles = cycles.transpose(0, 3, 1, 2).reshape(cut.filters, positions, len(segments))
+        cycles = cycles.reshape(streams.groups, positions, len(segments), -1)[..., : self._filters]
+        cycles = cycles.transpose(0, 3, 1, 2).reshape(streams.filters, positions, len(segments))
         effectual = int((self._tap_sums * windows.sum(1, dtype=np.int64)).sum())
         return _job_cycles(cycles, self.loads, fields, working, bins, effectual)

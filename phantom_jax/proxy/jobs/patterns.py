@@ -43,7 +43,7 @@ def extend(
 ) -> Float[Array, "filters columns"]:
     """Returns the expectations of a table's columns over the patterns, for every filter.
 
-    The patterns' probabilities are products of those of their low and their high bits, and are never all at hand.
+    The patterns' probabilities are products of those of their low and their high bits, and are never all in memory.
     """
     slots = weights.shape[0]
     low = pattern_probabilities(weights[: 2 * slots // 3])

@@ -19,7 +19,7 @@ Segments = tuple[tuple[int, int], ...]
 _TILE_ENTRIES = 1 << 24  # of lookahead masks by columns that are counted together in traced code
 
 
-def count_patterns(layer: Layer, cut: Streams, segments: Segments, arch: Phantom2D) -> np.ndarray:
+def count_patterns(layer: Layer, streams: Streams, segments: Segments, arch: Phantom2D) -> np.ndarray:
     """Counts the cycles of every chunk's stream for every kernel pattern, exactly.
 
     Returns:
@@ -30,13 +30,13 @@ def count_patterns(layer: Layer, cut: Streams, segments: Segments, arch: Phantom
     *kernel, channels, _ = layer.weights.shape
     element = np.arange(layer.reduction).reshape(channels, *kernel[::-1])  # along the reduction axis
     element = element.transpose(*range(len(kernel), 0, -1), 0) % arch.slots
-    weights = np.concatenate([bits[element]] * cut.groups, axis=-1)
+    weights = np.concatenate([bits[element]] * streams.groups, axis=-1)
     patterns = dataclasses.replace(layer, weights=weights, activations=np.asarray(layer.activations))
-    counter = job_counter(patterns, dataclasses.replace(cut, filters=patterns.filters), arch)
+    counter = job_counter(patterns, dataclasses.replace(streams, filters=patterns.filters), arch)
     tables = []
     for image in range(layer.batch):
         cycles = counter.count(image, list(segments)).cycles  # [groups * patterns, J, segments]
-        cycles = cycles.reshape(cut.groups, -1, *cycles.shape[1:])
+        cycles = cycles.reshape(streams.groups, -1, *cycles.shape[1:])
         tables.append(cycles.transpose(0, 2, 3, 1).reshape(-1, len(segments), cycles.shape[1]))
     return np.stack(tables)
 

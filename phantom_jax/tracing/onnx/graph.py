@@ -17,7 +17,7 @@ def load(path: Any) -> onnx.ModelProto:
     """Returns a model without local functions, which are inlined.
 
     Raises:
-        ValueError: There is none.
+        ValueError: The file is missing, or it holds no model.
     """
     if isinstance(path, onnx.ModelProto):
         model = onnx.ModelProto()
@@ -47,7 +47,7 @@ def check_inputs(model: onnx.ModelProto, inputs: ArrayLike | Mapping[str, ArrayL
     needed = [name for name in infos if name not in defaults]
     for name, info in infos.items():
         if not info.type.HasField("tensor_type"):
-            raise ValueError(f"path must name a model whose inputs are arrays, got one whose input {name!r} is none.")
+            raise ValueError(f"path must name a model whose inputs are arrays, got one whose input {name!r} is not.")
     wanted = f"the model expects {', '.join(_described(infos[name]) for name in needed) or 'none'}"
     if isinstance(inputs, Mapping):
         given = dict(inputs)
