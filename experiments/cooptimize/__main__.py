@@ -2,7 +2,7 @@
 
 `python -m experiments.cooptimize data=digits targets.cycle_aware=[0.1,0.05]`; the last line printed is the output
 directory. Started again with `hydra.run.dir=` that directory, the command trains only what is missing there. With
-`--multirun` over folds, runs share the work, and `experiments.cooptimize.folds` puts their cases together.
+`--multirun` over folds, each fold is a run, and `experiments.cooptimize.folds` puts their cases together.
 """
 
 from experiments.harness import command

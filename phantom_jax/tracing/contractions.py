@@ -42,7 +42,7 @@ class Contraction(NamedTuple):
 
     @property
     def weights_side(self) -> Literal["left", "right"] | None:
-        """Where the weights are; None if that is not told by what the operands derive from."""
+        """Where the weights are; None if what the operands derive from does not show it."""
         left, right = self.left, self.right
         if self.primitive == "conv_general_dilated":
             # By its place, an argument alone is the kernel too.

@@ -81,7 +81,7 @@ def test_the_cache_can_be_off_and_elsewhere(tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "user").exists()
     run({ENVIRONMENT: "", "XDG_CACHE_HOME": str(tmp_path / "user")}, program=TINY)
     assert any((tmp_path / "user" / "phantom_jax").rglob("*-cache"))
-    # Whoever has told JAX where to keep its cache is not overruled.
+    # A cache directory that JAX has been given already stays.
     run(
         {
             ENVIRONMENT: "",
@@ -103,10 +103,10 @@ def test_a_cache_that_cannot_be(tmp_path: pathlib.Path) -> None:
         kept = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
         return subprocess.run(command, env=kept | environment, cwd=ROOT, capture_output=True, text=True)
 
-    told = run_with(**{ENVIRONMENT: str(tmp_path / "file")})
-    assert "PHANTOM_JAX_CACHE must be a directory that can be written, or off; got " in told.stderr
-    untold = run_with(XDG_CACHE_HOME=str(tmp_path / "file"))  # the default is done without
-    assert (untold.returncode, untold.stderr) == (0, "")
+    refused = run_with(**{ENVIRONMENT: str(tmp_path / "file")})
+    assert "PHANTOM_JAX_CACHE must be a directory that can be written, or off; got " in refused.stderr
+    without = run_with(XDG_CACHE_HOME=str(tmp_path / "file"))  # the default is done without
+    assert (without.returncode, without.stderr) == (0, "")
 
 
 def test_overlapped_keeps_the_order_and_few_items() -> None:

@@ -1,4 +1,4 @@
-"""Runs the jobs as their users do: from the command line."""
+"""Runs the commands as their users do: from the command line."""
 
 import contextlib
 import io
@@ -25,26 +25,26 @@ _NO_LOGGING = (
 
 
 def command_of(preset: str) -> str:
-    """Returns the job that a preset of `conf/experiment` is for: that of the command in its first lines."""
+    """Returns the name of the command that a preset of `conf/experiment` is for, from its first lines."""
     lines = (ROOT / "conf" / "experiment" / f"{preset}.yaml").read_text().splitlines()
-    command = next(line for line in lines if "python -m experiments." in line)
-    return command.split("python -m experiments.")[1].split()[0]
+    line = next(line for line in lines if "python -m experiments." in line)
+    return line.split("python -m experiments.")[1].split()[0]
 
 
 def run(
-    job: str, directory: pathlib.Path, *overrides: str, environment: Mapping[str, str] | None = None
+    command: str, directory: pathlib.Path, *overrides: str, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a job of `experiments` in a directory, without wandb unless an override says otherwise.
+    """Runs a command of `experiments` in a directory, without wandb unless an override says otherwise.
 
     Options of wandb that the environment holds do not apply, but `environment` adds to it.
     """
-    arguments, variables = _command(job, overrides, environment)
+    arguments, variables = _command(command, overrides, environment)
     return subprocess.run(arguments, cwd=directory, env=variables, capture_output=True, text=True, timeout=600)
 
 
-def run_here(job: str, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """Runs a job likewise, but in this process and its directory, which saves the imports."""
-    arguments, _ = _command(job, overrides, None)
+def run_here(command: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command likewise, but in this process and its directory, which saves the imports."""
+    arguments, _ = _command(command, overrides, None)
     stdout, stderr, code, before = io.StringIO(), io.StringIO(), 0, sys.argv
     sys.argv = arguments[3:]
     try:
@@ -55,7 +55,7 @@ def run_here(job: str, *overrides: str) -> subprocess.CompletedProcess[str]:
             mock.patch("hydra._internal.logging_config.configure_logging"),  # which closes what pytest captures
         ):
             warnings.simplefilter("ignore")  # plugins have some
-            runpy.run_module(f"experiments.{job}", run_name="__main__", alter_sys=False)
+            runpy.run_module(f"experiments.{command}", run_name="__main__", alter_sys=False)
     except SystemExit as end:
         code = int(end.code or 0)
     finally:
@@ -63,9 +63,9 @@ def run_here(job: str, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
 
 
-def kill_when(reached: Callable[[], bool], job: str, directory: pathlib.Path, *overrides: str) -> None:
-    """Starts a job likewise, and kills it once it has reached something, which must be before its end."""
-    arguments, variables = _command(job, overrides, None)
+def kill_when(reached: Callable[[], bool], command: str, directory: pathlib.Path, *overrides: str) -> None:
+    """Starts a command likewise, and kills it once it has reached something, which must be before its end."""
+    arguments, variables = _command(command, overrides, None)
     nowhere = subprocess.DEVNULL
     started = subprocess.Popen(arguments, cwd=directory, env=variables, stdout=nowhere, stderr=nowhere)
     deadline = time.monotonic() + 300
@@ -93,16 +93,16 @@ def save_onnx(directory: pathlib.Path) -> None:
 
 
 def results(directory: pathlib.Path) -> dict[str, dict[str, Any]]:
-    """Returns the results of each job of a sweep, by the name of its directory."""
+    """Returns the results of each run of a sweep, by the name of its directory."""
     return {path.parent.name: json.loads(path.read_text()) for path in directory.glob("*/results.json")}
 
 
 def _command(
-    job: str, overrides: tuple[str, ...], environment: Mapping[str, str] | None
+    command: str, overrides: tuple[str, ...], environment: Mapping[str, str] | None
 ) -> tuple[list[str], dict[str, str]]:
     if not any(override.startswith("tracking") for override in overrides):
         overrides = (*overrides, "tracking=none")
-    arguments = [sys.executable, "-P", "-m", f"experiments.{job}", *overrides]
+    arguments = [sys.executable, "-P", "-m", f"experiments.{command}", *overrides]
     cache = os.environ["PHANTOM_JAX_TEST_CACHE"]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     variables = {**inherited, "PYTHONPATH": str(ROOT), "PHANTOM_JAX_CACHE": cache, **(environment or {})}

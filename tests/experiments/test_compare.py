@@ -1,4 +1,4 @@
-"""The comparison and the validation: ratios by hand, and the jobs as their users meet them, on small pictures."""
+"""The comparison and the validation: ratios by hand, and the commands as their users meet them, on small pictures."""
 
 import csv
 import dataclasses
@@ -205,10 +205,10 @@ def test_a_comparison_that_is_started_again_resumes(
     assert results["paper"] == {"dense": 12.0, "scnn": 4.1, "sparten": 1.98, "eyeriss_v2": 2.36}
     with (directory / "results.csv").open() as file:
         assert [row["rival"] for row in csv.DictReader(file)] == [row["rival"] for row in results["ratios"]]
-    _, *told, end = (json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines())
-    assert [next(iter(record.values())) for record in told[:2]] == ["ratios", "ablation"]
-    assert told[0]["rows"] == results["ratios"]
-    summary = told[2]["summary"]
+    _, *logged, end = (json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines())
+    assert [next(iter(record.values())) for record in logged[:2]] == ["ratios", "ablation"]
+    assert logged[0]["rows"] == results["ratios"]
+    summary = logged[2]["summary"]
     assert list(summary.values()) == [row["all"] for row in results["ratios"]]
     assert "scnn/equal/vgg16/han/channel" in summary
     assert end == {"failed": False}

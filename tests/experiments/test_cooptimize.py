@@ -110,7 +110,7 @@ def test_points_are_methods_with_targets_and_patterns() -> None:
 
 def test_folds_as_runs_of_a_sweep_have_one_summary(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     for fold in (0, 1):
-        write_job(tmp_path / str(fold), fold)
+        write_run(tmp_path / str(fold), fold)
     Folds().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["settings"]["folds"] == [0, 1]
@@ -123,13 +123,13 @@ def test_folds_as_runs_of_a_sweep_have_one_summary(tmp_path: pathlib.Path, capsy
     assert (tmp_path / "kernels.png").stat().st_size > 10_000
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path)
 
-    write_job(tmp_path / "2", 2, seed=1)
+    write_run(tmp_path / "2", 2, seed=1)
     Folds().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     assert "no summary of all folds: runs differ in more than folds" in capsys.readouterr().out
 
 
-def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
-    """Writes what a finished job of one fold leaves: settings, cases and masks."""
+def write_run(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
+    """Writes what a finished run of one fold leaves: settings, cases and masks."""
     options = composed(*ONLY, "targets.cycle_aware=[0.1]", f"folds=[{fold}]", f"seed={seed}")
     made = {"settings": options, "inputs": {}, "versions": {"phantom_jax": phantom_jax.__version__}}
     directory.mkdir()
@@ -155,7 +155,7 @@ def write_job(directory: pathlib.Path, fold: int, seed: int = 0) -> None:
 
 
 def test_any_method_can_be_the_one_that_others_are_compared_with(tmp_path: pathlib.Path) -> None:
-    write_job(tmp_path / "0", 0)
+    write_run(tmp_path / "0", 0)
     made = json.loads((tmp_path / "0" / "results.json").read_text())
     identity_of_cases = identity(made, cooptimize_cases.SELECTIONS)
     cases = list(cooptimize_cases.resume(tmp_path / "0" / "cases.jsonl", identity_of_cases).values())
@@ -205,7 +205,7 @@ def test_the_summary_of_folds_has_what_is_planned_and_no_more(
 ) -> None:
     Folds().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     assert "no summary of all folds: there is no directory with results.json" in capsys.readouterr().out
-    write_job(tmp_path / "0", 0)
+    write_run(tmp_path / "0", 0)
     kept = tmp_path / "0" / "cases.jsonl"
     *_, last = kept.read_text().splitlines()
     with kept.open("a") as file:  # a target that was dropped from points later

@@ -74,17 +74,17 @@ def test_measures_prints_writes_and_resumes_where_it_was_interrupted(
     assert results["architecture"]["rows"] == 7
     assert results["masks"]["path"] == "masks.npz"
     assert set(results["summary"]) == set(STUDIES)
-    told = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
-    tables = {record["table"]: record["rows"] for record in told if "table" in record}
+    logged = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+    tables = {record["table"]: record["rows"] for record in logged if "table" in record}
     assert tables == results["summary"]
-    (totals,) = (record["summary"] for record in told if "summary" in record)
+    (totals,) = (record["summary"] for record in logged if "summary" in record)
     assert totals["rank/inter_balance/spread"] == results["summary"]["rank"][-1]["spread"]
     assert totals["error/no_inter_balance/bias"] == results["summary"]["error"][-2]["bias"]
     with (directory / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["proxy"]) for row in rows] == [case["proxy"] for case in cases[:8]]
 
-    # Of the last two cases one is lost and one half-written; what is kept can be told by a change of its own.
+    # Of the last two cases one is lost and one half-written; what is kept is known by a change of its own.
     kept = directory / "cases.jsonl"
     lines = kept.read_text().splitlines()
     assert len(lines) == 1 + len(cases)

@@ -31,11 +31,11 @@ def load_data(**options: Any) -> Any:  # which takes seconds
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_options_of_every_preset_are_valid(preset: str) -> None:
-    job = commands.command_of(preset)
+    name = commands.command_of(preset)
     with initialize_config_dir(command.CONFIG_PATH, version_base="1.3"):
-        options: Any = OmegaConf.to_container(compose(job, [f"experiment={preset}"]), resolve=True)
+        options: Any = OmegaConf.to_container(compose(name, [f"experiment={preset}"]), resolve=True)
     loaded = load_data(**{name: value for name, value in options["data"].items() if name in ("name", "dir", "size")})
-    if job == "train":
+    if name == "train":
         assert train_options.read(options, loaded).splits
     else:
         settings = cooptimize_cases.read_settings(options)
@@ -53,18 +53,18 @@ def test_a_preset_runs_in_a_fast_mode(tmp_path: pathlib.Path, monkeypatch: pytes
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_runs_in_a_fast_mode(tmp_path: pathlib.Path, preset: str) -> None:
-    job = commands.command_of(preset)
-    done = commands.run(job, tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")
-    check(done, tmp_path / "run" / "results.json", job)
+    name = commands.command_of(preset)
+    done = commands.run(name, tmp_path, f"experiment={preset}", "fast=true", "hydra.run.dir=run")
+    check(done, tmp_path / "run" / "results.json", name)
 
 
-def check(done: Any, results: pathlib.Path, job: str) -> None:
+def check(done: Any, results: pathlib.Path, name: str) -> None:
     assert done.returncode == 0, done.stderr
-    assert json.loads(results.read_text())["phases" if job == "train" else "points"]
+    assert json.loads(results.read_text())["phases" if name == "train" else "points"]
 
 
-@pytest.mark.parametrize("job", sorted({commands.command_of(preset) for preset in PRESETS}))
-def test_an_unknown_preset_is_refused(job: str) -> None:
-    done = commands.run_here(job, "experiment=front_digit")
+@pytest.mark.parametrize("name", sorted({commands.command_of(preset) for preset in PRESETS}))
+def test_an_unknown_preset_is_refused(name: str) -> None:
+    done = commands.run_here(name, "experiment=front_digit")
     assert done.returncode == 1
-    assert f"In '{job}': Could not find 'experiment/front_digit'" in done.stderr
+    assert f"In '{name}': Could not find 'experiment/front_digit'" in done.stderr

@@ -262,8 +262,8 @@ def test_a_tilde_is_the_home_in_all_options_that_name_files(monkeypatch: pytest.
         "path": "/home/me",
         "data": {"dir": "/home/me"},
     }
-    told = [command.with_home(argument) for argument in ("path=~/a,~/b", "x=[~/a,~]", "~tracking", "x=a~/b", "x=~b")]
-    assert told == ["path=/home/me/a,/home/me/b", "x=[/home/me/a,/home/me]", "~tracking", "x=a~/b", "x=~b"]
+    found = [command.with_home(argument) for argument in ("path=~/a,~/b", "x=[~/a,~]", "~tracking", "x=a~/b", "x=~b")]
+    assert found == ["path=/home/me/a,/home/me/b", "x=[/home/me/a,/home/me]", "~tracking", "x=a~/b", "x=~b"]
 
 
 def test_a_killed_write_leaves_no_half_of_a_file(tmp_path: pathlib.Path) -> None:

@@ -52,7 +52,7 @@ def save_masks(path: pathlib.Path, seed: int) -> pathlib.Path:
 
 @contextlib.contextmanager
 def composition() -> Iterator[Compose]:
-    """Hydra's composition of the main command, in this process; its own part is that of the running job."""
+    """Hydra's composition of the main command, in this process; its own part is that of the current run."""
 
     def compose_and_set(*overrides: str) -> DictConfig:
         config = compose("simulate", [*OPTIONS, "tracking=none", *overrides], return_hydra_config=True)
@@ -188,9 +188,9 @@ def test_a_run_is_skipped_only_where_its_own_results_are(
     assert capsys.readouterr().out == f"Note: {path} holds these results already. The run is skipped.\n"
     assert not is_run("tracking=wandb")
     assert is_run("arch.rows=3", "figures.layer=fc")
-    told = "holds other results: arch.rows 7, now 3; figures.layer None, now fc. The command runs."
-    assert told in capsys.readouterr().out
-    assert is_run("hydra.mode=RUN")  # whoever runs a single job wants it run
+    differs = "holds other results: arch.rows 7, now 3; figures.layer None, now fc. The command runs."
+    assert differs in capsys.readouterr().out
+    assert is_run("hydra.mode=RUN")  # a single run is always made
 
     monkeypatch.setattr(phantom_jax, "__version__", "9")
     assert is_run()
@@ -205,7 +205,7 @@ def test_a_run_is_skipped_only_where_its_own_results_are(
         assert is_run()
 
 
-def test_inputs_are_reported_by_their_contents(tmp_path: pathlib.Path) -> None:
+def test_inputs_are_known_by_their_contents(tmp_path: pathlib.Path) -> None:
     config = OmegaConf.create({"data": {"dir": "pictures"}, "masks": ["iid"]})
     (tmp_path / "pictures/cats").mkdir(parents=True)
     seen = []

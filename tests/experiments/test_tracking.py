@@ -56,7 +56,7 @@ def tell_all(tracker: Tracker, directory: pathlib.Path) -> None:
     tracker.artifact("masks", directory / "masks.npz", "masks")
 
 
-def test_a_log_holds_what_was_reported_in_order(tmp_path: pathlib.Path) -> None:
+def test_a_log_holds_what_was_logged_in_order(tmp_path: pathlib.Path) -> None:
     with open_tracker(tmp_path, IDENTITY) as tracker:
         tell_all(tracker, tmp_path)
         tracker.log({"loss": np.float32(0.25), "cycles": jnp.int32(3), "kind": "iid", "ratio": None}, np.int64(1))
@@ -83,7 +83,7 @@ def test_a_log_holds_what_was_reported_in_order(tmp_path: pathlib.Path) -> None:
     ]
 
 
-def test_each_record_is_on_disk_once_it_was_reported(tmp_path: pathlib.Path) -> None:
+def test_each_record_is_on_disk_once_it_was_logged(tmp_path: pathlib.Path) -> None:
     with open_tracker(tmp_path, IDENTITY) as tracker:
         for step in range(3):
             tracker.log({"loss": 0.0}, step)
@@ -130,8 +130,8 @@ def test_a_resumed_log_has_every_step_once(
         {"summary": {"steps": saved + 4}},
         {"failed": False},
     ]
-    told = [{"step": step, "loss": step / 3, "point": point} for step in range(saved + 5) for point in range(points)]
-    assert [record for record in lines(directory) if "step" in record] == told
+    logged = [{"step": step, "loss": step / 3, "point": point} for step in range(saved + 5) for point in range(points)]
+    assert [record for record in lines(directory) if "step" in record] == logged
 
 
 def test_a_killed_run_loses_no_step(tmp_path: pathlib.Path) -> None:
@@ -219,7 +219,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("fails", ["open", *METHODS])
-def test_a_backend_that_fails_is_dropped_and_the_run_goes_on(
+def test_a_backend_that_fails_is_dropped_and_the_run_continues(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], fails: str
 ) -> None:
     made: dict[str, Recorder] = {}
@@ -496,7 +496,7 @@ def masks(tmp_path: pathlib.Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_is_a_group_of_one_run_each(
+def test_a_sweep_is_a_group_of_its_runs(
     tmp_path: pathlib.Path, masks: list[str], quiet_network: Mapping[str, str]
 ) -> None:
     sweep = ["--multirun", "seed=3,4", "hydra.sweep.dir=sweeps/seeds", "tracking.tags=[a,b]"]
@@ -520,9 +520,9 @@ def test_a_sweep_is_a_group_of_one_run_each(
         (point,) = run["points"]
         assert point["tables/layers/nrows"] == 1
         assert all((directory / f"{name}.png").stat().st_size == point[f"figures/{name}/size"] for name in FIGURES)
-        head, *told = lines(directory)
+        head, *logged = lines(directory)
         assert (head["command"], head["group"], head["config"]["seed"]) == ("simulate", "seeds", seed)
-        names = collections.Counter(next(iter(record)) for record in told)
+        names = collections.Counter(next(iter(record)) for record in logged)
         assert names == {"table": 1, "summary": 1, "artifact": 1, "figure": 3, "failed": 1}
 
 
@@ -537,9 +537,9 @@ def test_a_command_that_fails_says_so(
     done = commands.run_here("simulate", *overrides, "tracking=wandb")
     assert done.returncode == 1
     assert "Is a directory" in done.stderr
-    head, *told = lines(tmp_path / "out")
+    head, *logged = lines(tmp_path / "out")
     assert (head["group"], head["config"]["tracking"]["mode"]) == ("mine", "disabled")
-    assert told == [{"failed": True}]
+    assert logged == [{"failed": True}]
     assert not (tmp_path / "out/wandb").exists()
 
 
@@ -553,7 +553,7 @@ def test_a_mode_that_wandb_lacks_is_refused_by_name(
     assert "tracking.mode (WANDB_MODE) must be one of online, offline, disabled, got 'bogus'" in done.stderr
 
 
-def test_a_run_that_goes_on_finds_its_group(tmp_path: pathlib.Path) -> None:
+def test_a_resumed_run_finds_its_group(tmp_path: pathlib.Path) -> None:
     assert logged_group(tmp_path) is None
     with open_tracker(tmp_path, Identity("train", {}, "sweep")):
         pass
@@ -574,6 +574,6 @@ def test_without_wandb_runs_go_on(tmp_path: pathlib.Path, masks: list[str]) -> N
         "Note: tracking with wandb stopped: it cannot be imported (no wandb here): pip install wandb, or set "
         "tracking=none."
     )
-    for job in ("0", "1"):
-        assert lines(tmp_path / "out" / job)[-1] == {"failed": False}
-        assert not (tmp_path / "out" / job / "wandb").exists()
+    for number in ("0", "1"):
+        assert lines(tmp_path / "out" / number)[-1] == {"failed": False}
+        assert not (tmp_path / "out" / number / "wandb").exists()

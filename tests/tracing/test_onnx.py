@@ -149,9 +149,9 @@ def test_weights_of_many_kinds_and_what_is_no_weight() -> None:
     }
     model = made(nodes, constants, outputs=("y", "batched", "up"))
     before = model.SerializeToString()
-    with pytest.warns(UserWarning, match="what makes no layer is left out") as told:
+    with pytest.warns(UserWarning, match="what makes no layer is left out") as warned:
         traced = from_onnx(model, np.eye(2))
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__
     assert model.SerializeToString() == before
     assert [layer.name for layer in traced] == ["fc", "head", "h", "reversed", "inner"]
     assert traced.sources == ((DictKey("c"),), (DictKey("q"),), None, (DictKey("w"),), (DictKey("w"),))

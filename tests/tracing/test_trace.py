@@ -485,15 +485,15 @@ def test_a_lost_trail_of_images_is_reported() -> None:
     ],
 )  # fmt: skip
 def test_what_makes_no_layer_is_reported(fn: Callable[..., Any], args: Any, shapes: int, reason: str) -> None:
-    with pytest.warns(UserWarning, match="what makes no layer is left out:") as told:
+    with pytest.warns(UserWarning, match="what makes no layer is left out:") as warned:
         traced = trace(fn, *args)
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__
     (skipped,) = traced.skipped
     assert len(traced) == 0
     assert isinstance(skipped, Skipped)
     assert len(skipped.shapes) == shapes
     assert re.search(reason, skipped.reason)
-    assert str(skipped) in str(told[0].message)
+    assert str(skipped) in str(warned[0].message)
     assert skipped.name in str(skipped)
     np.testing.assert_allclose(traced.outputs, fn(*args), rtol=1e-5)
 
@@ -511,9 +511,9 @@ def test_a_warning_of_much_is_short() -> None:
     def many(x: Any) -> jax.Array:
         return lax.scan(lambda c, _: (jnp.einsum("bi,bij->bj", c, jnp.ones((4, 6, 6))), None), x, None, 20)[0]
 
-    with pytest.warns(UserWarning, match="and 12 more, see .skipped") as told:
+    with pytest.warns(UserWarning, match="and 12 more, see .skipped") as warned:
         traced = trace(many, INPUTS)
-    assert len(str(told[0].message).splitlines()) == 10
+    assert len(str(warned[0].message).splitlines()) == 10
     assert [skipped.name for skipped in traced.skipped][-1].endswith("[19]")
 
 
