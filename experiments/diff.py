@@ -79,16 +79,16 @@ def _settings(run: dict[str, Any]) -> dict[str, Any]:
 
 def _row(name: str, *layers: dict[str, Any] | None) -> dict[str, Any]:
     cycles = [None if layer is None else sum(layer["cycles"]) / len(layer["cycles"]) for layer in layers]
-    slots = [
+    thread_slots = [
         {} if layer is None else {part: sum(counts) for part, counts in layer["stack"].items()} for layer in layers
     ]
-    totals = [sum(parts.values()) for parts in slots]
+    totals = [sum(parts.values()) for parts in thread_slots]
     shares = {
         component: [
             parts[component] / total if total and component in parts else None
-            for parts, total in zip(slots, totals, strict=True)
+            for parts, total in zip(thread_slots, totals, strict=True)
         ]
-        for component in dict.fromkeys([*slots[0], *slots[1]])
+        for component in dict.fromkeys([*thread_slots[0], *thread_slots[1]])
     }
     return {"name": name, "cycles": cycles, "shares": shares}
 

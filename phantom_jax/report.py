@@ -60,8 +60,8 @@ class _Ratios:
     @property
     def shares(self) -> dict[str, Ratio]:
         """Share of thread slots that each component of the cycle stack has."""
-        slots = sum(self.cycles.tolist()) * self.multipliers
-        return {component: divide(sum(counts.tolist()), slots) for component, counts in self.stack.items()}
+        thread_slots = sum(self.cycles.tolist()) * self.multipliers
+        return {component: divide(sum(counts.tolist()), thread_slots) for component, counts in self.stack.items()}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -245,7 +245,7 @@ class Report(_Ratios):
                 "stream": layer.stream,
                 "supported": layer.supported,
                 **{key: value[image] if isinstance(value, list) else value for key, value in numbers.items()},
-                **{f"stack_{component}": slots[image] for component, slots in stack.items()},
+                **{f"stack_{component}": thread_slots[image] for component, thread_slots in stack.items()},
             }
             for layer in self.layers
             for numbers in [_numbers(layer)]
@@ -333,7 +333,7 @@ def _numbers(of: LayerReport | Report) -> dict[str, Any]:
         "speedup_over_ideal_dense": [divide(of.ideal_dense_cycles, count) for count in cycles],
         "perfect_skipping_bound": [divide(of.dense_macs, macs) for macs in effectual],
         "utilization": [divide(macs, count * of.multipliers) for macs, count in zip(effectual, cycles, strict=True)],
-        "stack": {component: slots.tolist() for component, slots in of.stack.items()},
+        "stack": {component: thread_slots.tolist() for component, thread_slots in of.stack.items()},
     }
 
 

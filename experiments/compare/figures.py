@@ -185,5 +185,5 @@ def _ratios(rival: NetworkRun, ours: NetworkRun) -> list[float]:
 
 
 def _share(run: NetworkRun, part: str) -> float:
-    slots = sum(layer.cycles for layer in run.layers) * run.multipliers
-    return 100 * sum(layer.stack.get(part, 0) for layer in run.layers) / slots if slots else 0.0
+    thread_slots = sum(layer.cycles for layer in run.layers) * run.multipliers
+    return 100 * sum(layer.stack.get(part, 0) for layer in run.layers) / thread_slots if thread_slots else 0.0

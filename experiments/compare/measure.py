@@ -38,7 +38,7 @@ def run_design(
                 dense_macs=layer.dense_macs * len(layer.cycles),
                 effectual_macs=sum(layer.effectual_macs.tolist()),
                 supported=layer.supported,
-                stack={component: sum(slots.tolist()) for component, slots in layer.stack.items()},
+                stack={component: sum(thread_slots.tolist()) for component, thread_slots in layer.stack.items()},
             )
             for layer in report.layers
         ),

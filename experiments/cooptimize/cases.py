@@ -359,7 +359,7 @@ def _layer(layer: Layer, report: LayerReport) -> dict[str, Any]:
         "spread_of_filters": float(per_filter.std()),
         "cycles": float(report.cycles.mean()),
         "dense_cycles": report.dense_cycles,
-        "stack": {name: float(slots.mean()) for name, slots in report.stack.items()},
+        "stack": {name: float(thread_slots.mean()) for name, thread_slots in report.stack.items()},
     }
 
 

@@ -113,10 +113,10 @@ class Design(abc.ABC):
     def _scaled(self, count: Count) -> Count:
         if self.equal_multipliers is None:
             return count
-        slots = count.cycles * self.array_multipliers
-        cycles = -(-slots // self.equal_multipliers)
+        thread_slots = count.cycles * self.array_multipliers
+        cycles = -(-thread_slots // self.equal_multipliers)
         return dataclasses.replace(
-            count, cycles=cycles, stack={**count.stack, "rounding": cycles * self.equal_multipliers - slots}
+            count, cycles=cycles, stack={**count.stack, "rounding": cycles * self.equal_multipliers - thread_slots}
         )
 
     def _check_integer(self, name: str, minimum: int = 1) -> None:

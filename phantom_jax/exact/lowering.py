@@ -108,8 +108,8 @@ def _pack(matrix: Bool[np.ndarray, "..."], axis: int, arch: Phantom2D) -> UInt[n
     chunks = -(-matrix.shape[axis] // arch.slots)
     missing = [(0, 0)] * matrix.ndim
     missing[axis] = (0, chunks * arch.slots - matrix.shape[axis])
-    slots = np.pad(matrix, missing) if missing[axis][1] else matrix
-    threads = np.moveaxis(slots.reshape(*before, chunks, arch.pes, arch.threads, *after), axis + 2, 0)
+    padded = np.pad(matrix, missing) if missing[axis][1] else matrix
+    threads = np.moveaxis(padded.reshape(*before, chunks, arch.pes, arch.threads, *after), axis + 2, 0)
     dtype = _word_dtype(arch)
     words = np.zeros((_column_words(arch), *threads.shape[1:]), dtype)
     for thread, bits in enumerate(threads):

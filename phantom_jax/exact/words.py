@@ -70,16 +70,16 @@ class WordCounter:
     """Counts the job cycles of a layer, image by image, with entries as words of T bits."""
 
     def __init__(self, layer: Layer, streams: Streams, arch: Phantom2D) -> None:
-        self._layer, self._cut, self._arch = layer, streams, arch
+        self._layer, self._streams, self._arch = layer, streams, arch
         self._kernels = lower_weights(layer, arch)
-        loads = self._kernels.chunk_loads.swapaxes(1, 2).reshape(self._cut.filters, -1)  # [K, G]
+        loads = self._kernels.chunk_loads.swapaxes(1, 2).reshape(self._streams.filters, -1)  # [K, G]
         # Ones among the kernel bits: of each job, or of all jobs of a filter where streams run along chunks.
-        self.loads = loads if self._cut.axis == "positions" else loads.sum(1, keepdims=True)
+        self.loads = loads if self._streams.axis == "positions" else loads.sum(1, keepdims=True)
         self.nonzero_weights = int(self.loads.sum())
 
     def count(self, image: int, segments: list[tuple[int, int]]) -> JobCycles:
         """Counts the cycles of every job for one image, its stream cut into the given non-empty segments."""
-        arch, streams, kernels = self._arch, self._cut, self._kernels
+        arch, streams, kernels = self._arch, self._streams, self._kernels
         windows = lower_activations(self._layer, arch, image)
         lookahead = arch.lookahead
         if lookahead > _LONG_LOOKAHEAD:

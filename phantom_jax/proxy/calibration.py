@@ -49,6 +49,6 @@ def calibrate_layer(layer: Layer, arch: Phantom2D) -> LayerCalibration:
     if not has_table:
         return LayerCalibration(plan, uniform, windows=windows)
     flat = jnp.moveaxis(windows, 3, 2).reshape(-1, plan.streams.positions, arch.pes, arch.threads)
-    both = tables.traced_tables(flat, plan.segments, plan.slots, arch)
+    both = tables.traced_tables(flat, plan.segments, plan.occupied_slots, arch)
     shape = (len(windows), groups, chunks, len(plan.segments), -1)
     return LayerCalibration(plan, uniform, *jax.tree.map(lambda table: table.reshape(shape), both))

@@ -40,7 +40,7 @@ def layer_cycles(calibration: LayerCalibration, weights: Array) -> Float[Array, 
 
 def _single_cycles(calibration: LayerCalibration, weights: Float[Array, "groups chunks slots filters"]) -> Array:
     plan = calibration.plan
-    occupied = weights[:, 0, : plan.slots]
+    occupied = weights[:, 0, : plan.occupied_slots]
     table = calibration.table[:, :, 0]
     return single_job_cycles(table, occupied, plan.is_balanced, plan.per_round, plan.longest_segment)
 
@@ -55,7 +55,7 @@ def _pattern_moments(calibration: LayerCalibration, weights: Float[Array, "group
     plan = calibration.plan
     least = np.bincount(Blocks.of(plan.segments, plan.arch.lookahead).segment)
     table, spread = jax.tree.map(lambda table: jnp.moveaxis(table, 0, 2), (calibration.table, calibration.spread))
-    moments = pattern_moments(table, spread, weights[:, :, : plan.slots], least, plan.is_balanced)
+    moments = pattern_moments(table, spread, weights[:, :, : plan.occupied_slots], least, plan.is_balanced)
     return moments if plan.places_jobs else moments.sum_jobs()
 
 
@@ -96,7 +96,7 @@ def _scheduled(moments_of: Callable[[LayerCalibration, Array], Moments]) -> Call
 def _load_bits(plan: Plan, weights: Float[Array, "groups chunks slots filters"]) -> Array:
     """Returns the bits `[K, G, slots]` of each job's load if rows share out jobs, else of each filter's, `[K, Rd]`."""
     bits = bits_by_filter(weights)
-    return bits[..., : plan.slots] if plan.places_jobs else bits.reshape(len(bits), -1)[:, : plan.reduction]
+    return bits[..., : plan.occupied_slots] if plan.places_jobs else bits.reshape(len(bits), -1)[:, : plan.reduction]
 
 
 _WAYS: dict[str, Callable[[LayerCalibration, Array], Array]] = {

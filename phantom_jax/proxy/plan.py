@@ -48,7 +48,7 @@ class Plan:
         return int(np.prod(self.weights_shape[:-1]))
 
     @property
-    def slots(self) -> int:
+    def occupied_slots(self) -> int:
         """Slots that a chunk occupies at most."""
         return min(self.arch.slots, self.reduction)
 
@@ -87,7 +87,7 @@ class Plan:
     def way(self) -> Way:
         """How cycles are expected."""
         if self.streams.axis == "positions":
-            if self.slots > MOST_BITS:
+            if self.occupied_slots > MOST_BITS:
                 return "samples"
             return "single" if self.streams.jobs == 1 and not self.has_probable_activations else "patterns"
         if not has_chain(self.arch.selector, self.arch.threads, min(self.arch.lookahead, self.longest_segment)):

@@ -15,9 +15,9 @@ from tests.reference import scalar
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 3000), st.sampled_from(cases.ARCHS), st.booleans())
 def test_row_axis_and_dense_cycles(filters: int, jobs: int, length: int, arch: Phantom2D, along: bool) -> None:
     chunks, positions = (jobs, length) if along else (length, jobs)
-    cut = Streams(1, chunks, positions, filters, "positions" if along else "chunks")
+    streams = Streams(1, chunks, positions, filters, "positions" if along else "chunks")
     row_axis, dense, _ = scalar.choose_row_axis(filters, jobs, length, cases.twin(arch))
-    assert choose_row_axis(cut, arch) == (row_axis, dense[row_axis])
+    assert choose_row_axis(streams, arch) == (row_axis, dense[row_axis])
 
 
 @given(st.integers(1, 200), st.integers(1, 250))

@@ -25,9 +25,9 @@ def segments_of(length: int, rows: int) -> list[tuple[int, int]]:
 def test_cycles_of_every_job_and_segment(drawn: tuple[Layer, object], arch: Phantom2D, rows: int) -> None:
     layer, padding = drawn
     problem, twin = cases.problem(layer, 0, padding), cases.twin(arch)
-    cut = streams(layer, arch)
-    segments = segments_of(cut.length, rows)
-    counter = job_counter(layer, cut, arch)
+    found = streams(layer, arch)
+    segments = segments_of(found.length, rows)
+    counter = job_counter(layer, found, arch)
     got = counter.count(0, segments)
 
     kernels = [scalar.chunk(line, twin) for line in scalar.kernel_matrix(problem)]
@@ -35,12 +35,12 @@ def test_cycles_of_every_job_and_segment(drawn: tuple[Layer, object], arch: Phan
     lost = {"fragmentation": 0, "intra_core": 0, "bubble": 0}
     effectual = 0
     for k, kernel in enumerate(kernels):
-        window = windows[k // (cut.filters // cut.groups)]
+        window = windows[k // (found.filters // found.groups)]
         loads = [sum(map(sum, chunk)) for chunk in kernel]
-        assert counter.loads[k].tolist() == (loads if cut.axis == "positions" else [sum(loads)])
-        for j in range(cut.jobs):
-            bits = kernel[j] if cut.axis == "positions" else kernel
-            pairs = [(j, n) if cut.axis == "positions" else (n, j) for n in range(cut.length)]
+        assert counter.loads[k].tolist() == (loads if found.axis == "positions" else [sum(loads)])
+        for j in range(found.jobs):
+            bits = kernel[j] if found.axis == "positions" else kernel
+            pairs = [(j, n) if found.axis == "positions" else (n, j) for n in range(found.length)]
             masks = [scalar.counts_of(kernel[g], window[n][g]) for g, n in pairs]
             for s, (start, stop) in enumerate(segments):
                 cycles, slots = scalar.run_stream(masks[start:stop], twin)
@@ -57,9 +57,9 @@ def test_cycles_of_every_job_and_segment(drawn: tuple[Layer, object], arch: Phan
 
 
 def assert_lanes_equal_words(layer: Layer, arch: Phantom2D, rows: int = 1) -> None:
-    cut = streams(layer, arch)
-    segments = segments_of(cut.length, rows)
-    lanes, words = packing.lane_counter(layer, cut, arch), WordCounter(layer, cut, arch)
+    found = streams(layer, arch)
+    segments = segments_of(found.length, rows)
+    lanes, words = packing.lane_counter(layer, found, arch), WordCounter(layer, found, arch)
     np.testing.assert_array_equal(lanes.loads, words.loads)
     for image in range(layer.batch):
         got, expected = lanes.count(image, segments), words.count(image, segments)
@@ -144,10 +144,10 @@ def test_adversarial_streams(lookahead: int, selector: str) -> None:
     along_positions = Layer.dense(np.ones((9, 1)), bits)
     along_chunks = Layer.dense(np.ones((9 * lookahead, 1)), bits.reshape(len(bits), -1))
     for layer in (along_positions, along_chunks):
-        cut = streams(layer, arch)
-        counter = packing.lane_counter(layer, cut, arch)
+        found = streams(layer, arch)
+        counter = packing.lane_counter(layer, found, arch)
         got = [int(counter.count(image, [(0, lookahead)]).cycles.sum()) for image in range(len(bits))]
-        assert cut.length == lookahead
+        assert found.length == lookahead
         assert got == expected
 
 
@@ -178,9 +178,9 @@ def test_small_groups_that_stream_along_chunks_go_by_words() -> None:
         return Layer.conv(weights, activations, padding="VALID", feature_group_count=groups)
 
     def counter(of: Layer) -> object:
-        cut = streams(of, arch)
-        assert cut.axis == "chunks"
-        return job_counter(of, cut, arch)
+        found = streams(of, arch)
+        assert found.axis == "chunks"
+        return job_counter(of, found, arch)
 
     arch = Phantom2D()
     assert isinstance(counter(layer(16, 32)), WordCounter)

@@ -101,7 +101,7 @@ class PositionCounter:
     """
 
     def __init__(self, layer: Layer, streams: Streams, arch: Phantom2D) -> None:
-        self._layer, self._cut, self._arch = layer, streams, arch
+        self._layer, self._streams, self._arch = layer, streams, arch
         self._kernel = layer.weights.shape[:-2] if layer.is_conv else ()
         self._taps, channels = math.prod(self._kernel), layer.weights.shape[-2]
         common = math.gcd(lanes.SLOTS, self._taps)
@@ -123,7 +123,7 @@ class PositionCounter:
                     yield class_, slot, phase, kernel_index(self._kernel, tap)
 
     def _pack_kernels(self) -> None:
-        groups, filters = self._cut.groups, self._filters
+        groups, filters = self._streams.groups, self._filters
         weights = nonzero(self._layer.weights)
         weights = weights.reshape(*weights.shape[:-1], groups, filters)
         # Non-zero weights per kernel element, channel of a group, and group.
@@ -150,10 +150,10 @@ class PositionCounter:
         self, rows: Integer[np.ndarray, "classes rows segments filters_per_group"]
     ) -> Integer[np.ndarray, "filters jobs segments"]:
         """Brings what is known by class and row into the order of filters and chunks."""
-        by_group = rows.reshape(self._classes, self._cut.groups, self._per_group, *rows.shape[2:])
+        by_group = rows.reshape(self._classes, self._streams.groups, self._per_group, *rows.shape[2:])
         by_group = by_group.transpose(1, 4, 2, 0, 3)  # [groups, filters, rows of a group, classes, segments]
-        by_group = by_group.reshape(self._cut.filters, -1, rows.shape[2])
-        return np.ascontiguousarray(by_group[:, : self._cut.chunks])
+        by_group = by_group.reshape(self._streams.filters, -1, rows.shape[2])
+        return np.ascontiguousarray(by_group[:, : self._streams.chunks])
 
     def _pack_windows(self, image: int, fields: _Fields) -> UInt8[np.ndarray, "bytes fields 9 masks"]:
         bits = nonzero(self._layer.activations[image])
@@ -161,7 +161,7 @@ class PositionCounter:
             bits = bits.reshape(-1, bits.shape[-1])
         spatial = bits.shape[:-1]
         if self._used_phases > 1:
-            bits = bits.reshape(*spatial, self._cut.groups, -1)
+            bits = bits.reshape(*spatial, self._streams.groups, -1)
             missing = self._per_group * self._phases - bits.shape[-1]
             bits = np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, missing)]).reshape(*spatial, self._rows, -1)
             bits = np.moveaxis(bits, -1, 0)[: self._used_phases]
@@ -264,7 +264,7 @@ class ChunkCounter:
     """Counts jobs that stream along chunks, each a position."""
 
     def __init__(self, layer: Layer, streams: Streams, arch: Phantom2D) -> None:
-        self._layer, self._cut, self._arch = layer, streams, arch
+        self._layer, self._streams, self._arch = layer, streams, arch
         self._filters = streams.filters // streams.groups
         weights = nonzero(layer.weights)
         kernel = weights.shape[:-2]
@@ -285,7 +285,7 @@ class ChunkCounter:
 
     def count(self, image: int, segments: list[tuple[int, int]]) -> JobCycles:
         """Counts the cycles of every job for one image, its stream cut into the given non-empty segments."""
-        streams, lookahead = self._cut, self._arch.lookahead
+        streams, lookahead = self._streams, self._arch.lookahead
         fields = _Fields(segments, lookahead)
         positions, slots = streams.positions, lanes.SLOTS
         view = window_view(self._layer, nonzero(self._layer.activations[image]))

@@ -25,8 +25,8 @@ def count_patterns(layer: Layer, streams: Streams, segments: Segments, arch: Pha
     Returns:
         `[B, groups * chunks, segments, patterns]`.
     """
-    slots = min(arch.slots, layer.reduction)
-    bits = pattern_bits(slots).astype(bool)
+    occupied_slots = min(arch.slots, layer.reduction)
+    bits = pattern_bits(occupied_slots).astype(bool)
     *kernel, channels, _ = layer.weights.shape
     element = np.arange(layer.reduction).reshape(channels, *kernel[::-1])  # along the reduction axis
     element = element.transpose(*range(len(kernel), 0, -1), 0) % arch.slots
@@ -42,18 +42,18 @@ def count_patterns(layer: Layer, streams: Streams, segments: Segments, arch: Pha
 
 
 def traced_tables(
-    streams: Array, segments: Segments, slots: int, arch: Phantom2D
+    streams: Array, segments: Segments, occupied_slots: int, arch: Phantom2D
 ) -> tuple[Float[Array, "units segments patterns"], Float[Array, "units segments patterns"] | None]:
     """Returns tables inside of traced code, of mean cycles and, for probable activations, of their variance.
 
     Args:
         streams: Windows `[units, N, P, T]` of each chunk.
         segments: Of the streams.
-        slots: Slots that are occupied.
+        occupied_slots: Slots that a chunk occupies at most.
         arch: The accelerator.
     """
-    bits = np.zeros((1 << slots, arch.slots), bool)
-    bits[:, :slots] = pattern_bits(slots).T
+    bits = np.zeros((1 << occupied_slots, arch.slots), bool)
+    bits[:, :occupied_slots] = pattern_bits(occupied_slots).T
     kernels = jnp.asarray(bits.reshape(-1, 1, arch.pes, arch.threads))
     blocks = Blocks.of(segments, arch.lookahead)
     entries = blocks.masks.size * arch.pes
