@@ -92,15 +92,15 @@ def ablation(variants: Sequence[Mapping[str, Any]]) -> matplotlib.figure.Figure:
     axes = figure.subplots()
     height = 0.8 / len(groups)
     shades = matplotlib.colormaps["cividis"](np.linspace(0, 0.95, len(groups)))
-    for index, (network, masks) in enumerate(groups):
-        rows = [row for row in variants if (row["network"], row["mask_kind"]) == (network, masks)]
+    for index, (network, mask_kind) in enumerate(groups):
+        rows = [row for row in variants if (row["network"], row["mask_kind"]) == (network, mask_kind)]
         axes.barh(
             np.arange(len(rows)) + (index - (len(groups) - 1) / 2) * height,
             [row["relative"] or np.nan for row in rows],
             height,
             xerr=[row["relative_spread"] or 0 for row in rows],
             color=shades[index],
-            label=f"{network}, {masks}",
+            label=f"{network}, {mask_kind}",
         )
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize="small")

@@ -33,13 +33,13 @@ def ratio_rows(runs: Iterable[NetworkRun]) -> list[dict[str, Any]]:
     """
     by_key = {(run.network, run.mask_kind, run.seed, run.design, run.size): run for run in runs}
     groups: dict[tuple[str, str, str, str], list[tuple[NetworkRun, NetworkRun]]] = {}
-    for (network, masks, seed, design, size), run in by_key.items():
+    for (network, mask_kind, seed, design, size), run in by_key.items():
         if design in RIVALS:
-            ours = by_key[network, masks, seed, PHANTOM, "published"]
-            groups.setdefault((network, masks, size, design), []).append((ours, run))
+            ours = by_key[network, mask_kind, seed, PHANTOM, "published"]
+            groups.setdefault((network, mask_kind, size, design), []).append((ours, run))
     rows = []
-    for (network, masks, size, design), pairs in groups.items():
-        row: dict[str, Any] = {"network": network, "mask_kind": masks, "size": size, "rival": design}
+    for (network, mask_kind, size, design), pairs in groups.items():
+        row: dict[str, Any] = {"network": network, "mask_kind": mask_kind, "size": size, "rival": design}
         row |= {"multipliers": pairs[0][1].multipliers, "seeds": len(pairs)}
         supported = [layer.supported for layer in pairs[0][1].layers]
         row |= {"layers": len(supported), "supported_layers": sum(supported)}
@@ -61,8 +61,8 @@ def ablation(runs: Iterable[NetworkRun]) -> list[dict[str, Any]]:
         ratio = divide(_total(run), _total(base[run.network, run.mask_kind, run.seed]))
         groups.setdefault((run.network, run.mask_kind, run.design), []).append(ratio)
     return [
-        {"network": network, "mask_kind": masks, "variant": design, **_over_seeds("relative", ratios)}
-        for (network, masks, design), ratios in groups.items()
+        {"network": network, "mask_kind": mask_kind, "variant": design, **_over_seeds("relative", ratios)}
+        for (network, mask_kind, design), ratios in groups.items()
     ]
 
 
@@ -130,10 +130,10 @@ def _ablation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         "Cycles of Phantom-2D's variants over those of the first",
         "Means over seeds; +-: half of the range over seeds.",
         ("variant",),
-        [f"{network}, {masks}" for network, masks in networks],
+        [f"{network}, {mask_kind}" for network, mask_kind in networks],
     )
     for variant in dict.fromkeys(row["variant"] for row in rows):
-        table.add_row(variant, *(values[network, masks, variant] for network, masks in networks))
+        table.add_row(variant, *(values[network, mask_kind, variant] for network, mask_kind in networks))
     return table
 
 

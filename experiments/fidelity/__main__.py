@@ -22,7 +22,7 @@ def fidelity(run: Run) -> None:
     from phantom_jax.tables import print_tables
 
     arch, settings = run.arch(), options.read_settings(run.options)
-    layers, masks = options.load_layers(settings)
+    layers, workload = options.load_layers(settings)
     path = run.directory / "cases.jsonl"
     known = options.resume(path, run.identity(options.SELECTIONS))
     planned = list(options.plan(settings, layers, arch))
@@ -35,9 +35,9 @@ def fidelity(run: Run) -> None:
             run.table(study, of_study)
         run.tracker.summarize(totals(summary))
         run.figures(figures.figures(found))
-        provenance = {"masks": None if masks is None else masks.provenance()}
+        provenance = {"workload": None if workload is None else workload.provenance()}
         run.finish({"architecture": options.architecture(arch), **provenance, "summary": summary, "cases": rows})
-        command.note(masks.notes if masks else ())
+        command.note(workload.notes if workload else ())
         print_tables(tables(summary))
 
 

@@ -13,10 +13,10 @@ class ErrorCase:
     """Error of the proxy at one mean density."""
 
     study: ClassVar[str] = "error"
-    identity: ClassVar[tuple[str, ...]] = ("layer", "kind", "density", "inter_balance")
+    identity: ClassVar[tuple[str, ...]] = ("layer", "mask_kind", "density", "inter_balance")
 
     layer: str
-    kind: str  # of the weight probabilities: "iid" or "channel"
+    mask_kind: str  # of the weight probabilities: "iid" or "channel"
     density: float  # mean weight probability
     inter_balance: bool
     proxy: float

@@ -31,17 +31,17 @@ def generator(seed: int, *labels: object) -> np.random.Generator:
 
 
 def weight_probabilities(
-    random: np.random.Generator, shape: Sequence[int], kind: str, density: float
+    random: np.random.Generator, shape: Sequence[int], mask_kind: str, density: float
 ) -> Float32[np.ndarray, "..."]:
     """Returns weight probabilities of a mean density.
 
     Args:
         random: Where random numbers come from.
         shape: Shape of the weights, `[*kernel, Cin/groups, K]` or `[Cin, K]`.
-        kind: `"iid"`, all equal; `"channel"`, a `weight_pattern`.
+        mask_kind: `"iid"`, all equal; `"channel"`, a `weight_pattern`.
         density: The mean, above 0 and up to 1.
     """
-    return np.full(shape, density, np.float32) if kind == "iid" else weight_pattern(random, shape, density)
+    return np.full(shape, density, np.float32) if mask_kind == "iid" else weight_pattern(random, shape, density)
 
 
 def weight_pattern(

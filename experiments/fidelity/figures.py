@@ -45,9 +45,9 @@ def errors(cases: Sequence[ErrorCase]) -> matplotlib.figure.Figure:
     figure, panels = _panels([case.layer for case in cases])
     for layer, axes in panels.items():
         of = [case for case in cases if case.layer == layer]
-        for kind, balance in dict.fromkeys((case.kind, case.inter_balance) for case in of):
+        for mask_kind, balance in dict.fromkeys((case.mask_kind, case.inter_balance) for case in of):
             line = sorted(
-                (case for case in of if (case.kind, case.inter_balance) == (kind, balance)),
+                (case for case in of if (case.mask_kind, case.inter_balance) == (mask_kind, balance)),
                 key=lambda case: case.density,
             )
             axes.errorbar(
@@ -56,8 +56,8 @@ def errors(cases: Sequence[ErrorCase]) -> matplotlib.figure.Figure:
                 2 * _per_cent(case.standard_error for case in line),
                 color=_COLORS[balance],
                 marker=_MARKERS[balance],
-                linestyle={"iid": "-", "channel": "--"}[kind],
-                label=f"{kind}, {_label(balance)}",
+                linestyle={"iid": "-", "channel": "--"}[mask_kind],
+                label=f"{mask_kind}, {_label(balance)}",
                 **_LINE,
             )
         axes.axhline(0, color="black", linewidth=0.6)

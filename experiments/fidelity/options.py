@@ -101,11 +101,11 @@ def load_layers(settings: Settings) -> tuple[dict[str, dict[str, Layer]], Worklo
     layers: dict[str, dict[str, Layer]] = {}
     for name in settings.layers:
         network, _, layer = name.partition("/")
-        for kind in KINDS:
+        for mask_kind in KINDS:
             drawn = SyntheticWorkload(
-                NETWORKS[network](settings.size), seed=settings.seed, images=settings.images, mask_kind=kind
+                NETWORKS[network](settings.size), seed=settings.seed, images=settings.images, mask_kind=mask_kind
             )
-            layers.setdefault(name, {})[kind] = dataclasses.replace(drawn[drawn.names.index(layer)], name=name)
+            layers.setdefault(name, {})[mask_kind] = dataclasses.replace(drawn[drawn.names.index(layer)], name=name)
     if settings.path is None:
         return layers, None
     read = read_npz(settings.path)
@@ -121,7 +121,11 @@ def plan(
     """Yields every case that is to be measured: its key, and what measures it."""
     weights = {"density": settings.density}
     variants: dict[str, list[dict[str, Any]]] = {
-        "error": [{"kind": kind, "density": density} for kind in settings.mask_kinds for density in settings.densities],
+        "error": [
+            {"mask_kind": mask_kind, "density": density}
+            for mask_kind in settings.mask_kinds
+            for density in settings.densities
+        ],
         "rank": [weights | {"patterns": settings.patterns}],
         "gradient": [weights | {"blocks": settings.blocks, "step": settings.step}],
         "stale": [
@@ -137,7 +141,7 @@ def plan(
                     of = {"layer": name, "inter_balance": inter_balance, **variant}
                     measure = functools.partial(
                         _MEASURES[study],
-                        by_kind[variant.get("kind", "channel")],
+                        by_kind[variant.get("mask_kind", "channel")],
                         dataclasses.replace(arch, inter_balance=inter_balance),
                         **variant,
                         draws=settings.draws,

@@ -28,24 +28,24 @@ from phantom_jax.proxy import Calibration, calibrate, expected_cycles_from
 from phantom_jax.report import Ratio
 
 
-def measure_error(layer: Layer, arch: Phantom2D, *, kind: str, density: float, draws: int, seed: int) -> ErrorCase:
+def measure_error(layer: Layer, arch: Phantom2D, *, mask_kind: str, density: float, draws: int, seed: int) -> ErrorCase:
     """Measures the relative error of the proxy for weight probabilities of one kind and mean density.
 
     Args:
         layer: The layer, named.
         arch: The accelerator.
-        kind: Of the probabilities; see `weight_probabilities`.
+        mask_kind: Of the probabilities; see `weight_probabilities`.
         density: Their mean, above 0 and up to 1.
         draws: Weight masks drawn, at least 2.
         seed: Seed of everything drawn.
     """
-    labels = "error", layer.name, kind, density
-    weights = weight_probabilities(generator(seed, *labels), layer.weights.shape, kind, density)
+    labels = "error", layer.name, mask_kind, density
+    weights = weight_probabilities(generator(seed, *labels), layer.weights.shape, mask_kind, density)
     proxy = _expected(calibrate(layer, arch), weights)
     exact, error = _mean(_drawn_cycles(layer, arch, weights, draws, seed, *labels))
     return ErrorCase(
         layer=str(layer.name),
-        kind=kind,
+        mask_kind=mask_kind,
         density=density,
         inter_balance=arch.inter_balance,
         proxy=proxy,

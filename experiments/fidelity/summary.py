@@ -71,7 +71,7 @@ def _errors(cases: Sequence[ErrorCase]) -> dict[str, Any]:
         "mean_error": _mean(abs(case.error) for case in cases if case.error is not None),
         "bias": _mean(case.error for case in cases),
         "worst_error": worst.error,
-        "worst_kind": worst.kind,
+        "worst_mask_kind": worst.mask_kind,
         "worst_density": worst.density,
         "standard_error": _mean(case.standard_error for case in cases),
     }
@@ -106,7 +106,7 @@ _SUMMARIES = {"error": _errors, "rank": _ranks, "gradient": _gradients, "stale":
 _HEADERS = {
     "mean_error": "mean",
     "worst_error": "worst",
-    "worst_kind": "of",
+    "worst_mask_kind": "of",
     "worst_density": "density",
     "standard_error": "s.e.",
     "correlation": "spearman",

@@ -78,8 +78,8 @@ def checks(size: int, seed: int) -> Iterator[Callable[[], list[Check]]]:
     yield functools.partial(_scnn_one_sided, size, seed)
     yield functools.partial(_scnn_of_four_pes, size, seed)
     yield functools.partial(_sparten, size, seed)
-    for masks in ("iid", "channel"):
-        yield functools.partial(_eyeriss, seed, masks)
+    for mask_kind in ("iid", "channel"):
+        yield functools.partial(_eyeriss, seed, mask_kind)
 
 
 def tables(found: Sequence[Check]) -> list[Table]:
@@ -224,9 +224,9 @@ def _sparten(size: int, seed: int) -> list[Check]:
     return rows
 
 
-def _eyeriss(seed: int, masks: str) -> list[Check]:
+def _eyeriss(seed: int, mask_kind: str) -> list[Check]:
     network = mobilenet_v1(_EYERISS_SIZE, _EYERISS_WIDTH)
-    layers = list(SyntheticWorkload(network, seed=seed, mask_kind=masks))
+    layers = list(SyntheticWorkload(network, seed=seed, mask_kind=mask_kind))
     figure = PublishedFigure(
         "EyerissV2",
         "utilization on a sparse MobileNetV1",
@@ -235,7 +235,7 @@ def _eyeriss(seed: int, masks: str) -> list[Check]:
         "weights of SparseML's release, input activations of 0.7; how layers spread over the PEs",
     )
     return [
-        Check(figure, f"{text}, {masks} masks", EyerissV2(barrier=barrier).simulate(layers).utilization)
+        Check(figure, f"{text}, {mask_kind} masks", EyerissV2(barrier=barrier).simulate(layers).utilization)
         for barrier, text in _EYERISS_BARRIERS.items()
     ]
 

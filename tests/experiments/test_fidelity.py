@@ -72,7 +72,7 @@ def test_measures_prints_writes_and_resumes_where_it_was_interrupted(
     assert results["schema_version"] == 1
     assert results["settings"]["densities"] == [0.5, 1]
     assert results["architecture"]["rows"] == 7
-    assert results["masks"]["path"] == "masks.npz"
+    assert results["workload"]["path"] == "masks.npz"
     assert set(results["summary"]) == set(STUDIES)
     logged = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
     tables = {record["table"]: record["rows"] for record in logged if "table" in record}
@@ -135,7 +135,7 @@ def test_drawn_layers_have_activations_of_their_kind() -> None:
     layers, read = fidelity_cases.load_layers(settings)
     assert list(layers) == ["mobilenet_v1/dw3", "vgg16/conv1_1"]
     assert read is None
-    iid, channel = (layers["mobilenet_v1/dw3"][kind] for kind in draws.KINDS)
+    iid, channel = (layers["mobilenet_v1/dw3"][mask_kind] for mask_kind in draws.KINDS)
     assert iid.name == channel.name == "mobilenet_v1/dw3"
     assert iid.activations.shape == channel.activations.shape == (2, 16, 16, 128)
     spread = [layer.activations.mean((0, 1, 2)).std() for layer in (iid, channel)]
@@ -151,7 +151,9 @@ def test_real_masks_are_read_with_their_activations() -> None:
     assert read is not None
     layer = layers["masks/L07"]["channel"]
     assert 0.5 < layer.activations.mean() < 0.9
-    case = studies.measure_error(layer, Phantom2D(inter_balance=False), kind="channel", density=0.5, draws=20, seed=0)
+    case = studies.measure_error(
+        layer, Phantom2D(inter_balance=False), mask_kind="channel", density=0.5, draws=20, seed=0
+    )
     assert case.error == pytest.approx(0, abs=0.03)
 
 

@@ -82,7 +82,7 @@ def test_scaled_activations_have_scaled_densities(factor: float) -> None:
 
 def test_error_of_a_layer_of_one_weight() -> None:
     """It takes a cycle if its weight is there, so the proxy is the density and the exact mean the share of ones."""
-    case = studies.measure_error(ONE_WEIGHT, ONE_CORE, kind="iid", density=0.25, draws=64, seed=0)
+    case = studies.measure_error(ONE_WEIGHT, ONE_CORE, mask_kind="iid", density=0.25, draws=64, seed=0)
     assert case.proxy == pytest.approx(0.25)
     ones = round(64 * case.exact)
     assert 0 < ones < 64
@@ -93,13 +93,13 @@ def test_error_of_a_layer_of_one_weight() -> None:
 
 
 def test_errors_of_no_cycles_are_none() -> None:
-    case = studies.measure_error(ONE_WEIGHT, ONE_CORE, kind="iid", density=1e-9, draws=2, seed=0)
+    case = studies.measure_error(ONE_WEIGHT, ONE_CORE, mask_kind="iid", density=1e-9, draws=2, seed=0)
     assert (case.exact, case.error, case.standard_error) == (0, None, None)
 
 
-@pytest.mark.parametrize("kind", draws.KINDS)
-def test_dense_weights_have_no_error(kind: str) -> None:
-    case = studies.measure_error(CONV, Phantom2D(), kind=kind, density=1.0, draws=2, seed=0)
+@pytest.mark.parametrize("mask_kind", draws.KINDS)
+def test_dense_weights_have_no_error(mask_kind: str) -> None:
+    case = studies.measure_error(CONV, Phantom2D(), mask_kind=mask_kind, density=1.0, draws=2, seed=0)
     dense = simulate(dataclasses.replace(CONV, weights=np.ones(CONV.weights.shape)), Phantom2D())
     assert case.exact == dense.cycles.mean()
     assert case.error == pytest.approx(0, abs=1e-5)
@@ -109,7 +109,7 @@ def test_dense_weights_have_no_error(kind: str) -> None:
 def test_cases_depend_on_the_seed_alone_and_share_masks_over_balances() -> None:
     def measure(seed: int, inter_balance: bool) -> cases.ErrorCase:
         arch = dataclasses.replace(ONE_CORE, inter_balance=inter_balance)
-        return studies.measure_error(CONV, arch, kind="channel", density=0.4, draws=4, seed=seed)
+        return studies.measure_error(CONV, arch, mask_kind="channel", density=0.4, draws=4, seed=seed)
 
     first = measure(0, False)
     assert measure(0, False) == first
@@ -119,7 +119,7 @@ def test_cases_depend_on_the_seed_alone_and_share_masks_over_balances() -> None:
 
 def test_exact_means_are_over_draws_and_images() -> None:
     def exact(layer: Layer) -> float:
-        return studies.measure_error(layer, Phantom2D(), kind="iid", density=0.4, draws=4, seed=0).exact
+        return studies.measure_error(layer, Phantom2D(), mask_kind="iid", density=0.4, draws=4, seed=0).exact
 
     images = [dataclasses.replace(CONV, activations=image[None]) for image in CONV.activations]
     assert exact(CONV) == pytest.approx(np.mean([exact(image) for image in images]))
@@ -186,8 +186,8 @@ def test_a_stale_calibration_errs_where_activations_have_changed() -> None:
 
 CASES: list[cases.Case] = [
     *(
-        cases.ErrorCase("a", kind, density, balance, 100 + error, 100, 0.01 * density, error / 100)
-        for kind, balance, density, error in (
+        cases.ErrorCase("a", mask_kind, density, balance, 100 + error, 100, 0.01 * density, error / 100)
+        for mask_kind, balance, density, error in (
             ("iid", False, 0.5, 3.0),
             ("iid", False, 1.0, -5.0),
             ("channel", True, 0.5, 1.0),
@@ -212,7 +212,7 @@ def test_summary() -> None:
         "mean_error": 0.04,
         "bias": -0.01,
         "worst_error": -0.05,
-        "worst_kind": "iid",
+        "worst_mask_kind": "iid",
         "worst_density": 1.0,
         "standard_error": 0.0075,
     }

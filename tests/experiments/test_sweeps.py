@@ -206,7 +206,7 @@ def test_a_run_is_skipped_only_where_its_own_results_are(
 
 
 def test_inputs_are_known_by_their_contents(tmp_path: pathlib.Path) -> None:
-    config = OmegaConf.create({"data": {"dir": "pictures"}, "masks": ["iid"]})
+    config = OmegaConf.create({"data": {"dir": "pictures"}, "networks": ["vgg16/han"]})
     (tmp_path / "pictures/cats").mkdir(parents=True)
     seen = []
     for name, content in (("a", b"1"), ("a", b"2"), ("b", b"2")):
