@@ -90,7 +90,7 @@ def _opened(storage: str) -> Iterator[None]:
     """Names the database of the study in its errors.
 
     Raises:
-        ValueError: It is damaged, it cannot be written, or it is no database.
+        ValueError: It is damaged, it cannot be written, or it is not a database.
     """
     import optuna
     import sqlalchemy.exc

@@ -141,7 +141,7 @@ def nearest_array(published: tuple[int, int], per_cell: int, multipliers: int) -
         multipliers: The wanted number.
 
     Raises:
-        ValueError: `multipliers` is no positive integer.
+        ValueError: `multipliers` is not a positive integer.
     """
     wanted = integer("multipliers", multipliers, minimum=1)
     proportion = published[0] / published[1]

@@ -38,8 +38,9 @@ class EyerissV2(Design):
 
     SPEC 9 fixes what one PE takes: over its channels and kernel elements, the sum of non-zero activations (as often as
     its output positions meet them) times ceil(non-zero weights / `macs_per_pe`). In depthwise layers every activation
-    and weight counts as non-zero; what padding and input dilation insert is no activation. Beyond SPEC 9, this model
-    defines that a layer is depthwise if its groups have one channel and there are several, and how layers are spread:
+    and weight counts as non-zero. What padding and input dilation insert is not an activation. Beyond SPEC 9, this
+    model defines that a layer is depthwise if its groups have one channel and there are several, and how layers are
+    spread:
 
     - Each PE has a range of groups, a range of their filters, a range of output positions in row-major order and a
       range of their channels, with all kernel elements. Ranges of an axis are as equal as can be. No PE has two.
@@ -86,7 +87,7 @@ class EyerissV2(Design):
 
     @classmethod
     def scaled(cls, multipliers: int = 252) -> "EyerissV2":
-        """Returns the design with clusters and PEs of about `multipliers`; results are scaled to that number.
+        """Returns the design with about `multipliers` multipliers; results are scaled to exactly that number.
 
         For 252: 14 clusters of 9 PEs, which are 252.
         """

@@ -100,7 +100,7 @@ class SCNN(Design):
 
     @classmethod
     def scaled(cls, multipliers: int = 252) -> "SCNN":
-        """Returns the design with a grid of PEs of about `multipliers`; results are scaled to that number.
+        """Returns the design with about `multipliers` multipliers; results are scaled to exactly that number.
 
         For 252: 4 x 4 PEs, which have 256.
         """

@@ -75,7 +75,7 @@ class SparTen(Design):
 
     @classmethod
     def scaled(cls, multipliers: int = 252) -> "SparTen":
-        """Returns the design with clusters and units of about `multipliers`; results are scaled to that number.
+        """Returns the design with about `multipliers` multipliers; results are scaled to exactly that number.
 
         For 252: 14 clusters of 18 units, which are 252.
         """

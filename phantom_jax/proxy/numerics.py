@@ -12,7 +12,7 @@ from jaxtyping import Array
 from phantom_jax.promotion import promotion
 
 MOST_SKEWNESS = 2.0
-_TINY = 1e-9  # what is no larger counts as 0: its inverse would leave the range of 32 bits
+_TINY = 1e-9  # what does not exceed it counts as 0: its inverse would leave the range of 32 bits
 
 
 def multiply_along(array: Array, axis: int) -> Array:

@@ -25,9 +25,9 @@ def activation_prices(layers: Sequence[Layer], weights: Mapping[str, Any], arch:
     """Returns what each input channel of layers costs: the expected cycles that its ones take, to first order.
 
     A quarter of a channel's ones, always the same, is taken out. What the calibration counts changes, and the
-    derivative of the expected cycles along this change is what is saved. A price is that for each share of a channel's
-    elements, so that the sum of price times share of ones says what all of them cost. None is negative, and a channel
-    without ones or weights has none.
+    derivative of the expected cycles along this change gives the cycles saved. A price is cycles saved divided by the
+    share of elements taken out. Price times share of ones, summed over channels, is the cost of all ones. No price is
+    negative; that of a channel without ones or weights is 0.
 
     Args:
         layers: Layers with the activations of a few images.

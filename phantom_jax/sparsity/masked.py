@@ -46,7 +46,7 @@ class Masked(nnx.Module):
             *args: What to call it with, such as a few images.
 
         Raises:
-            ValueError: `network` is no callable module, has no layer, runs other layers with other weights, or a
+            ValueError: `network` is not a callable module, has no layer, runs other layers with other weights, or a
                 layer's weights are not one parameter of its own, of the same shape, whose zeros are theirs.
         """
         if not isinstance(network, nnx.Module) or not callable(network):
@@ -225,10 +225,10 @@ def _find_parameters(network: nnx.Module, traced: Traced) -> tuple[tuple[str, Pa
         # A source is the key path in (network, *args) of the variable's `.value`.
         param = params.get(source[1:-1]) if source is not None and source[0].idx == 0 else None
         if param is None or param.get_value().shape != layer.weights.shape:
-            given = "none" if param is None else f"a parameter of shape {param.get_value().shape}"
+            given = "no such parameter" if param is None else f"a parameter of shape {param.get_value().shape}"
             raise ValueError(
-                "network must have a parameter with the weights of each layer, as flax.nnx.Conv and Linear have; those "
-                f"of {name}, of shape {layer.weights.shape}, are {given}."
+                "network must have a parameter with the weights of each layer, as flax.nnx.Conv and Linear have; layer "
+                f"{name} of shape {layer.weights.shape} has {given}."
             )
         path = paths[id(param)]
         if path in found:

@@ -198,8 +198,8 @@ def keep_best(scores: Mapping[str, np.ndarray], count: int) -> dict[str, np.ndar
         count: Weights to keep.
 
     Raises:
-        ValueError: `scores` hold no layer, something that is no array of numbers, or NaN, or `count` is no integer from
-            0 to the number of weights.
+        ValueError: `scores` hold no layer, something that is not an array of numbers, or NaN, or `count` is not an
+            integer from 0 to the number of weights.
     """
     places = places_by_score(scores)
     size = sum(values.size for values in places.values())

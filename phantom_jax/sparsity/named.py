@@ -17,13 +17,13 @@ def layers_by_name(layers: Layer | Iterable[Layer]) -> dict[str, Layer]:
     """Returns layers by name.
 
     Raises:
-        ValueError: There is none, something is not a layer or holds traced arrays, layers differ in images, or two
+        ValueError: There is no layer, something is not a layer or holds traced arrays, layers differ in images, or two
             have one name.
     """
     named: dict[str, Layer] = {}
     for layer, name in check_layers(layers, traced=False):
         if name in named:
-            raise ValueError(f"layers must have names of their own, got {name} twice.")
+            raise ValueError(f"layers must have unique names, got {name} twice.")
         named[name] = layer
     return named
 
@@ -42,8 +42,8 @@ def arrays_by_name(argument: str, values: Any, shapes: Mapping[str, Shape] | Non
         shapes: The layers that must be there, with the shape of their weights; any if None.
 
     Raises:
-        ValueError: It is no mapping, empty, lacks a layer or holds an unknown one, or an array is of another shape, not
-            of numbers or booleans, or holds NaN.
+        ValueError: `values` is not a mapping, is empty, lacks a layer or holds an unknown one, or an array is of
+            another shape, not of numbers or booleans, or holds NaN.
     """
     if not isinstance(values, Mapping) or not values:
         given = "an empty one" if isinstance(values, Mapping) else type(values).__name__

@@ -240,7 +240,7 @@ class LearnedPhase(SparsePhase):
 
 
 class TunedPhase(DensePhase):
-    """Weights that stay are trained on; masks are adjusted for a while, since activations and their cycles change."""
+    """Weights that stay are trained further; masks are adjusted at first, since activations and their cycles change."""
 
     name = "tune"
 

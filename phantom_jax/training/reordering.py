@@ -55,7 +55,7 @@ def channels_of(network: nnx.Module) -> list[Channels]:
     """Returns what may be ordered in a network of `phantom_jax.training.networks`.
 
     Raises:
-        ValueError: `network` is none of those.
+        ValueError: `network` is not one of these networks.
     """
     if isinstance(network, VGG):
         names = [name for stage in network.stages for name in stage]
@@ -90,8 +90,9 @@ def reorder(
         seed: Of the swaps.
 
     Raises:
-        ValueError: `model` is no masked network or still learns what to keep, `channels` name what it does not have or
-            omit a layer or module that uses these channels, so that outputs change, or another argument is not valid.
+        ValueError: `model` is not a masked network or still learns what to keep, `channels` name what it does not have
+            or omit a layer or module that uses these channels, so that outputs change, or another argument is not
+            valid.
     """
     if not isinstance(model, Masked) or model.keep:
         raise ValueError(f"model must be a Masked network with masks that are set, got {type(model).__name__}.")

@@ -40,8 +40,8 @@ def beta_densities(draws: Draws, mean: float, spread: float, count: int) -> Floa
 def n_of_m(draws: Draws, shape: Sequence[int], n: int, m: int) -> Bool[np.ndarray, "..."]:
     """Returns a weight mask with exactly n ones among every m consecutive input channels.
 
-    Where the channels are no multiple of m, the last group is shorter and holds n ones, or is all ones if it has no
-    more than n channels. Depthwise weights, of one channel each, are thus all ones.
+    Where the number of channels is not a multiple of m, the last group is shorter. It holds n ones, or is all
+    ones if it has no more than n channels. Depthwise weights, of one channel each, are thus all ones.
 
     Args:
         draws: Where the random numbers come from.
@@ -88,7 +88,7 @@ def check_pattern(argument: str, value: Any) -> str | tuple[int, int] | None:
     """Returns a weight pattern: None, `"kernel"`, `"channel"`, or (n, m) for `"n:m"`.
 
     Raises:
-        ValueError: It is none of these, or n is not from 1 to m.
+        ValueError: It is not a weight pattern, or n is not from 1 to m.
     """
     if value is None or (isinstance(value, str) and value in ("kernel", "channel")):
         return value

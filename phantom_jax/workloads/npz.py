@@ -140,7 +140,7 @@ def _check_unknown(path: pathlib.Path, names: list[str], unknown: list[str]) -> 
         if near := _near(names, key):
             name, options = near
             raise ValueError(
-                f"{path} holds {key}, which is no option of the layer {name}, but is near "
+                f"{path} holds {key}, which is not an option of the layer {name}, but is near "
                 f"{', '.join(f'{name}_{option}' for option in options)}. Rename or remove it."
             )
         if key.endswith(_GEOMETRY):

@@ -91,7 +91,7 @@ def test_eyeriss_v2_skips_nothing_of_depthwise_layers() -> None:
         "inter_pe": 0,
         "idle": 0,
     }
-    # What padding inserts is no activation: of 3 x 3 kernels on 2 x 2 inputs, 4 of 9 elements meet one everywhere.
+    # What padding inserts is not an activation: of 3 x 3 kernels on 2 x 2 inputs, 4 of 9 elements meet one everywhere.
     padded = Layer.conv(np.zeros((3, 3, 1, 2)), np.zeros((1, 2, 2, 2)), padding=1, feature_group_count=2)
     assert EyerissV2(clusters=1, pes_per_cluster=1).simulate(padded).cycles.tolist() == [2 * 4 * 4]
     # A layer of one group skips, whatever its channels.

@@ -278,11 +278,11 @@ def test_a_masked_network_is_part_of_another() -> None:
         (shared(), "network must not use weights twice; b has those of a"),
         (
             Called(lambda self, x: x @ (self.a[...] * self.b[...]), a=parameter(), b=parameter()),
-            r"shape \(4, 4\), are none",
+            r"layer \S+ of shape \(4, 4\) has no such parameter",
         ),
         (
             Called(lambda self, x: x @ self.a[...].reshape(4, 4), a=nnx.Param(jnp.ones(16))),
-            r"a parameter of shape \(16,\)",
+            r"layer \S+ of shape \(4, 4\) has a parameter of shape \(16,\)",
         ),
         (scanned(), "network must have a parameter with the weights of each layer"),
         (Called(lambda self, x: x @ self.w[...].T, w=parameter()), "those of w are moved or shifted"),

@@ -285,7 +285,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "exact layers": (lambda: exact_cycles(None, {}, ARCH), "layers must"),  # pyright: ignore[reportArgumentType]
     "exact names": (
         lambda: exact_cycles([two_layers()[0][1]] * 2, {}, ARCH),
-        "layers must have names of their own, got b twice",
+        "layers must have unique names, got b twice",
     ),
     "exact arch": (lambda: exact_cycles(two_layers()[0], two_layers()[1], None), "arch must be"),  # pyright: ignore[reportArgumentType]
     "exact mask lacks": (

@@ -101,7 +101,7 @@ def products(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[tuple[int, .
 @given(products())
 def test_a_product_of_any_axes_is_the_layer_that_it_was(drawn: tuple[Any, Any, Any]) -> None:
     left, right, contracting = drawn
-    if not left.ndim:  # a scalar is no activation
+    if not left.ndim:  # a scalar is not an activation
         return
     product = functools.partial(lax.dot_general, dimension_numbers=(contracting, ((), ())))
     (layer,) = traced = trace(product, left * 2.0, right * 1.0, weight_argnums=1)
@@ -230,7 +230,7 @@ def weights_first(w: Any, x: Any) -> Any:
 
 @dataclasses.dataclass
 class Affine:
-    """A module of arrays, with an activation function that is none, and weights on the left."""
+    """A module of arrays, with an activation function that is not an array, and weights on the left."""
 
     weight: Any
     activation: Callable[..., Any]

@@ -267,7 +267,7 @@ def test_pickles_run_no_code(tmp_path: pathlib.Path) -> None:
         (Attack(getattr, "", "join"), "builtins.getattr"),
     ]:
         write_pickle(tmp_path / "c/data_batch_3", {"data": attack}, protocol=4)
-        refused(tmp_path / "c", f"data_batch_3 cannot be read: it asks for {name}, which is no array; left unread.")
+        refused(tmp_path / "c", f"data_batch_3 cannot be read: it asks for {name}, which is not an array; left unread.")
         assert not canary.exists()
     # NumPy's own constructor would take these bytes for the addresses of objects, and crash.
     write_pickle(tmp_path / "c/data_batch_3", {"data": Attack(np.ndarray, (1,), np.dtype("u1"), b"12345678")})
@@ -345,7 +345,7 @@ def test_pictures(tmp_path: pathlib.Path) -> None:
     assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert dataset.test_images is None
     (tmp_path / "dog/b.txt").touch()
-    assert loaded(tmp_path).notes == (f"ignored 1 files that are no pictures, the first of them {tmp_path}/dog/b.txt",)
+    assert loaded(tmp_path).notes == (f"ignored 1 files that are not pictures, the first of them {tmp_path}/dog/b.txt",)
     assert loaded(tmp_path, size=7).images.shape == (6, 7, 7, 1)
     assert values(loaded(tmp_path, size=7).images) == values(dataset.images)
 

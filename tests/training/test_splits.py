@@ -13,7 +13,7 @@ from phantom_jax.training.data import Dataset, Subset, batch_indices, split
 
 
 def numbered(counts: list[int], test: int = 0) -> Dataset:
-    """Returns a data set of so many images for each class, each image with its own number as its one pixel."""
+    """Returns a data set with `counts` images of the classes, each image with its own number as its one pixel."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     images = (np.arange(len(labels)) / 65536)[:, None, None]
     own = {"test_images": np.ones((test, 1, 1)), "test_labels": np.zeros(test, int)} if test else {}

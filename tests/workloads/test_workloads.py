@@ -436,7 +436,7 @@ def test_an_array_whose_name_is_near_an_option_of_a_layer_is_refused(
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the message holds a path
         workloads.read_npz(path)
     assert str(error.value) == (
-        f"{path} holds {misspelled}, which is no option of the layer x, but is near {near}. Rename or remove it."
+        f"{path} holds {misspelled}, which is not an option of the layer x, but is near {near}. Rename or remove it."
     )
 
 

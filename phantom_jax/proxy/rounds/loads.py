@@ -39,7 +39,7 @@ class Loads:
     def draw(self, uniform: Float[Array, "filters *jobs"]) -> "Drawn":
         """Returns the loads below which lies this part of their distributions, smooth in the bits' probabilities."""
         deviation = self._deviation(uniform)
-        # The step from none to some is a ramp, above where loads are none: zeros may all be placed on one row.
+        # The step from none to some is a ramp, above where there are no loads: zeros may all be placed on one row.
         width = jnp.minimum(self.absent, 1 - self.absent) / 4
         some = width > _LEAST_CHANCE
         ramp = jnp.clip((uniform - self.absent) / jnp.where(some, width, 1), 0, 1)

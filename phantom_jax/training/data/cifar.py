@@ -31,7 +31,7 @@ def read_cifar(path: pathlib.Path) -> Dataset:
         path: The folder that holds `data_batch_1` to `data_batch_5`, `test_batch` and `batches.meta`.
 
     Raises:
-        ValueError: A file is missing, is no such pickle, or holds something else than images and labels.
+        ValueError: A file is missing, is not such a pickle, or holds something else than images and labels.
     """
     missing = [name for name in (*_BATCHES, _TEST, _META) if not (path / name).is_file()]
     if missing:
@@ -113,4 +113,4 @@ class _Unpickler(pickle.Unpickler):
                 return None  # only ever handed to _reconstruct
             case "numpy", "dtype":
                 return _Type
-        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}, which is no array; left unread.")
+        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}, which is not an array; left unread.")

@@ -46,7 +46,7 @@ def read_pictures(path: pathlib.Path, folders: Sequence[pathlib.Path], size: int
             classes = {label: [*paths, *listed["val"].get(label, ())] for label, paths in classes.items()}
             notes = ("val/ joins train/: validation images are drawn from both, since test/ is the test set",)
     if ignored:
-        notes += (f"ignored {len(ignored)} files that are no pictures, the first of them {ignored[0]}",)
+        notes += (f"ignored {len(ignored)} files that are not pictures, the first of them {ignored[0]}",)
     arrays = _decode(path, [*_flat(classes), *_flat(tests)], size)
     labels = _labels(classes, list(classes))
     count = len(labels)
@@ -59,7 +59,7 @@ def _folders(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _classes(folders: Sequence[pathlib.Path], ignored: list[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
-    """Returns the pictures of each class; files that are none are appended to `ignored`."""
+    """Returns the pictures of each class; other files are appended to `ignored`."""
     classes = {}
     for folder in folders:
         entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")

@@ -93,7 +93,7 @@ def mobilenet_small(
     fewer positions than a block has masks would make the proxy (`phantom_jax.expected_cycles`) slow.
 
     Raises:
-        ValueError: `stem` is not a positive integer, or `pairs` is no list of pairs of such.
+        ValueError: `stem` is not a positive integer, or `pairs` is not a list of pairs of positive integers.
     """
     integer("stem", stem, minimum=1)
     if not isinstance(pairs, Sequence) or not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in pairs):
