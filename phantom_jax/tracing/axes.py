@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from phantom_jax.tracing.images import Images, merged
+from phantom_jax.tracing.images import Images, merged, without
 
 _REDUCING = ("argmax", "argmin")  # beside reduce_sum, reduce_max, ...
 
@@ -50,9 +50,9 @@ def _moved(
         target = params["broadcast_dimensions"][axis]
         return images.along(target if new[target] == old[axis] else None)
     if primitive == "squeeze":
-        return images.along(_without(axis, [dimension % len(old) for dimension in params["dimensions"]]))
+        return images.along(without(axis, [dimension % len(old) for dimension in params["dimensions"]]))
     if (primitive.startswith("reduce_") and "axes" in params) or primitive in _REDUCING:
-        return images.along(_without(axis, params["axes"]))
+        return images.along(without(axis, params["axes"]))
     if primitive == "dot_general":
         return images.along(_after_product(params["dimension_numbers"], position, axis, len(old), len(new)))
     if primitive == "gather" and position == 0:
@@ -65,10 +65,6 @@ def _after_convolution(numbers: Any, images: Images | None, new: Sequence[int]) 
     if images is not None and images.is_sure and images.axis == numbers.lhs_spec[0]:
         return dataclasses.replace(images, axis=batch)
     return Images(new[batch], batch, is_sure=True)
-
-
-def _without(axis: int, removed: Sequence[int]) -> int | None:
-    return None if axis in removed else axis - sum(other < axis for other in removed)
 
 
 def _after_product(numbers: Any, position: int, axis: int, rank: int, new_rank: int) -> int | None:

@@ -6,7 +6,7 @@ reshapes may merge it with other axes (`[B, T, C]` to `[B * T, C]`).
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -64,6 +64,11 @@ class Images:
         has_positions = len(free) > 1 or outer * self.inner > 1
         positions = [math.prod(free) // max(self.count, 1)] if has_positions else []
         return moved.reshape(self.count, *positions, *rest)
+
+
+def without(axis: int, removed: Collection[int]) -> int | None:
+    """Returns where an axis is once others are removed, None if it is one of them."""
+    return None if axis in removed else axis - sum(other < axis for other in removed)
 
 
 def merged(candidates: Sequence[Images | None]) -> Images | None:

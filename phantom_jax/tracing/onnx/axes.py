@@ -6,20 +6,19 @@ from typing import Any
 import numpy as np
 import onnx
 
-from phantom_jax.tracing.images import Images, merged
-from phantom_jax.tracing.onnx.operators import attributes_of, domain_of, operator_of
+from phantom_jax.tracing.images import Images, merged, without
+from phantom_jax.tracing.onnx.operators import VALUE_FREE, attributes_of, domain_of, operator_of
 
 _RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _LOST = ("Einsum", "Loop", "Scan", "If", "SequenceMap", "Optional", "SplitToSequence", "SequenceConstruct", "ZipMap")
-_SHAPES = ("Shape", "Size")  # these depend on no value
 
 
 def followed(graph: onnx.GraphProto, inputs: Sequence[str]) -> list[onnx.NodeProto]:
     """Returns the nodes through which images can be followed from the inputs of a graph."""
     reached, nodes = set(inputs), []
     for node in graph.node:
-        if node.op_type not in (*_LOST, *_SHAPES) and reached.intersection(node.input):
+        if node.op_type not in (*_LOST, *VALUE_FREE) and reached.intersection(node.input):
             nodes.append(node)
             reached.update(name for name in node.output if name)
     return nodes
@@ -48,7 +47,7 @@ def follow(
     images = dict(start)
     for node in nodes:
         attributes = attributes_of(node)
-        if node.op_type in ("ReduceSum", "ReduceMean", "Squeeze") or node.op_type.startswith("Reduce"):
+        if node.op_type.startswith("Reduce"):
             attributes.setdefault("axes", constants.get(node.input[1]) if len(node.input) > 1 else None)
         for position, output in enumerate(node.output):
             if output:
@@ -135,5 +134,4 @@ def _after_reduction(attributes: Mapping[str, Any], axis: int, old: Sequence[int
     axes = attributes.get("axes", attributes.get("axis", 0))
     if axes is None:
         return None
-    removed = [int(other) % len(old) for other in np.ravel(axes)]
-    return None if axis in removed else axis - sum(other < axis for other in removed)
+    return without(axis, [int(other) % len(old) for other in np.ravel(axes)])

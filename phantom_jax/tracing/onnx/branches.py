@@ -6,7 +6,7 @@ from typing import Any
 import onnx
 from onnx import helper
 
-from phantom_jax.tracing.onnx.operators import node_name
+from phantom_jax.tracing.onnx.operators import graphs_of, node_name
 
 Evaluate = Callable[[onnx.ModelProto, list[str]], Mapping[str, Any]]  # values of tensors, by name
 
@@ -61,12 +61,11 @@ def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
     """Gives the tensors that a node reads and writes, also in its bodies, other names."""
     node.input[:] = [names.get(name, name) for name in node.input]
     node.output[:] = [names.get(name, name) for name in node.output]
-    for attribute in node.attribute:
-        for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-            own = {info.name for info in graph.input} | {name for inner in graph.node for name in inner.output}
-            own |= {initializer.name for initializer in graph.initializer}
-            outer = {name: new for name, new in names.items() if name not in own}
-            for inner in graph.node:
-                _rename(inner, outer)
-            for output in graph.output:
-                output.name = outer.get(output.name, output.name)
+    for graph in graphs_of(node):
+        own = {info.name for info in graph.input} | {name for inner in graph.node for name in inner.output}
+        own |= {initializer.name for initializer in graph.initializer}
+        outer = {name: new for name, new in names.items() if name not in own}
+        for inner in graph.node:
+            _rename(inner, outer)
+        for output in graph.output:
+            output.name = outer.get(output.name, output.name)

@@ -12,6 +12,8 @@ import onnx.numpy_helper
 import onnxruntime
 from numpy.typing import ArrayLike
 
+from phantom_jax.tracing.onnx.operators import graphs_of
+
 
 def load(path: Any) -> onnx.ModelProto:
     """Returns a model without local functions, which are inlined.
@@ -116,8 +118,8 @@ def _make_dense(graph: onnx.GraphProto) -> None:
         for attribute in node.attribute:
             if node.op_type == "Constant" and attribute.name == "sparse_value":
                 attribute.CopyFrom(onnx.helper.make_attribute("value", _dense(attribute.sparse_tensor, "")))
-            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                _make_dense(inner)
+        for inner in graphs_of(node):
+            _make_dense(inner)
 
 
 def _dense(tensor: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:

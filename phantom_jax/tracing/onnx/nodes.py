@@ -8,7 +8,15 @@ from jax.tree_util import DictKey
 
 from phantom_jax.tracing.contractions import NotALayerError
 from phantom_jax.tracing.images import Batch, Images
-from phantom_jax.tracing.onnx.operators import MICROSOFT, Operator, domain_of, node_name, operator_of
+from phantom_jax.tracing.onnx.operators import (
+    MICROSOFT,
+    VALUE_FREE,
+    Operator,
+    domain_of,
+    graphs_of,
+    node_name,
+    operator_of,
+)
 from phantom_jax.tracing.traced import Findings
 
 # What contracts activations with each other, or holds its weights in attributes.
@@ -52,7 +60,6 @@ _HARMLESS_OF_MICROSOFT = frozenset((
 # fmt: on
 # What leaves the elements of its first input as they are, but for their order, their type or a scale.
 _PASSING = ("Cast", "DequantizeLinear", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-_VALUE_FREE = ("Shape", "Size")  # these read no value
 
 
 class Nodes:
@@ -68,7 +75,7 @@ class Nodes:
         self._nodes = [node for node in model.graph.node if operator_of(node) or not _is_harmless(node)]
         ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
         self._inner = [
-            (outer, node) for outer in model.graph.node for graph in _graphs(outer) for node in _within(graph, ranks)
+            (outer, node) for outer in model.graph.node for graph in graphs_of(outer) for node in _within(graph, ranks)
         ]
 
     @property
@@ -166,14 +173,7 @@ def _is_harmless(node: onnx.NodeProto) -> bool:
     """Whether no constant that a node reads can be weights."""
     known = _HARMLESS_OF_MICROSOFT if node.domain == MICROSOFT else _HARMLESS
     is_known = domain_of(node) in ("", "ai.onnx.ml", "ai.onnx.preview.training", MICROSOFT) and node.op_type in known
-    return is_known or any(True for _ in _graphs(node))  # bodies are looked into
-
-
-def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        yield from attribute.graphs
-        if attribute.HasField("g"):
-            yield attribute.g
+    return is_known or any(True for _ in graphs_of(node))  # bodies are looked into
 
 
 def _within(graph: onnx.GraphProto, ranks: Mapping[str, int]) -> Iterator[onnx.NodeProto]:
@@ -182,7 +182,7 @@ def _within(graph: onnx.GraphProto, ranks: Mapping[str, int]) -> Iterator[onnx.N
     for node in graph.node:
         if _contracts(node) or (not _is_harmless(node) and any(ranks.get(name, 0) > 1 for name in node.input)):
             yield node
-        for inner in _graphs(node):
+        for inner in graphs_of(node):
             yield from _within(inner, ranks)
 
 
@@ -195,9 +195,9 @@ def _constants(graph: onnx.GraphProto, fed: Sequence[str]) -> dict[str, str | No
         inputs = [name for name in node.input if name]
         if node.op_type == "Constant":
             constants[node.output[0]] = node.output[0]
-        elif node.op_type in _VALUE_FREE:
+        elif node.op_type in VALUE_FREE:
             constants[node.output[0]] = None
-        elif all(name in constants for name in inputs) and not any(True for _ in _graphs(node)):
+        elif all(name in constants for name in inputs) and not any(True for _ in graphs_of(node)):
             source = constants[inputs[0]] if inputs and node.op_type in _PASSING else None
             constants |= dict.fromkeys(node.output, source)
     return constants

@@ -1,6 +1,6 @@
 """ONNX's convolutions and products, also onnxruntime's own and quantized ones, as layers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from phantom_jax.tracing.images import Images
 from phantom_jax.tracing.traced import to_mask
 
 MICROSOFT = "com.microsoft"  # onnxruntime's domain
+VALUE_FREE = ("Shape", "Size")  # operators that read no value
 Attributes = Mapping[str, Any]
 
 
@@ -89,6 +90,14 @@ class Operator(NamedTuple):
 def node_name(node: onnx.NodeProto) -> str:
     """Returns what a node is called: its name, else that of its first output."""
     return node.name or node.output[0]
+
+
+def graphs_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yields the bodies of a node."""
+    for attribute in node.attribute:
+        yield from attribute.graphs
+        if attribute.HasField("g"):
+            yield attribute.g
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
